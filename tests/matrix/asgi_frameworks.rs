@@ -8,7 +8,7 @@ use std::{
 
 use jimu_tests::{
     behaviour,
-    cell::{Cell, apps, asgi_python, has_modules, python},
+    cell::{Cell, apps, asgi_python, frameworks_python, has_modules},
     http::{Answer, Connection},
     runner::Behaviour,
     server::{Server, Setup},
@@ -36,12 +36,13 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
 }
 
 const SOON: Duration = Duration::from_secs(10);
-const NO_FRAMEWORKS: &str = "the Python environment is older than tests/requirements.txt";
+const NO_FRAMEWORKS: &str =
+    "the Python environment is older than tests/requirements-frameworks.txt";
 const NO_SEPARATE_FRAMEWORKS: &str =
     "no Python environment with the packages of tests/requirements-asgi.txt";
 
 fn has_frameworks() -> bool {
-    has_modules(python(), &["channels", "fastapi", "python_multipart", "sse_starlette"])
+    has_modules(frameworks_python(), &["channels", "fastapi", "python_multipart", "sse_starlette"])
 }
 
 fn has_separate_frameworks() -> bool {
@@ -87,7 +88,7 @@ fn multipart(name: &str, content: &[u8]) -> Vec<u8> {
 const MULTIPART: &str = "multipart/form-data; boundary=limit";
 
 fn fastapi_serves_requests(cell: &Cell) {
-    let server = Setup::new(cell).app("fastapi_app:app").start();
+    let server = Setup::new(cell).with_frameworks().app("fastapi_app:app").start();
     let mut client = server.connect();
     assert_eq!(json_of(&client.get("/").unwrap()), json!({"word": "from the lifespan"}));
     assert_eq!(json_of(&client.get("/thread").unwrap()), json!("of a thread"));
@@ -115,7 +116,7 @@ fn fastapi_serves_requests(cell: &Cell) {
 }
 
 fn fastapi_ends_what_a_client_leaves(cell: &Cell) {
-    let server = Setup::new(cell).app("fastapi_app:app").start();
+    let server = Setup::new(cell).with_frameworks().app("fastapi_app:app").start();
     let mut client = server.connect();
     client.send_get("/endless").unwrap();
     assert!(client.fill().unwrap() > 0);
@@ -126,7 +127,7 @@ fn fastapi_ends_what_a_client_leaves(cell: &Cell) {
 }
 
 fn fastapi_serves_websockets(cell: &Cell) {
-    let server = Setup::new(cell).app("fastapi_app:app").start();
+    let server = Setup::new(cell).with_frameworks().app("fastapi_app:app").start();
     let mut socket = open(&server, "/ws/someone");
     let greeting = json!({"name": "someone", "session": "session", "word": "from the lifespan"});
     assert_eq!(json_from(&mut socket), greeting);
@@ -143,7 +144,11 @@ fn fastapi_serves_websockets(cell: &Cell) {
 }
 
 fn starlette_serves_requests(cell: &Cell) {
-    let server = Setup::new(cell).app("starlette_app:app").file("file", "of a file").start();
+    let server = Setup::new(cell)
+        .with_frameworks()
+        .app("starlette_app:app")
+        .file("file", "of a file")
+        .start();
     let mut client = server.connect();
     let answer = client.get("/visits?one").unwrap();
     assert_eq!((json_of(&answer), answer.field("X-Marked")), (json!(["one"]), Some("yes")));
@@ -160,7 +165,7 @@ fn starlette_serves_requests(cell: &Cell) {
 }
 
 fn starlette_streams_events_until_a_reload(cell: &Cell) {
-    let setup = Setup::new(cell).app("starlette_app:app");
+    let setup = Setup::new(cell).with_frameworks().app("starlette_app:app");
     let server = setup.flags("--graceful-timeout 30").start();
     let mut client = server.connect();
     client.send_get("/events?n=1000000").unwrap();
@@ -178,7 +183,7 @@ fn starlette_streams_events_until_a_reload(cell: &Cell) {
 }
 
 fn starlette_serves_websockets(cell: &Cell) {
-    let server = Setup::new(cell).app("starlette_app:app").start();
+    let server = Setup::new(cell).with_frameworks().app("starlette_app:app").start();
     let mut socket = open(&server, "/ws");
     socket.send(Message::binary(vec![1; 100_000])).unwrap();
     assert!(socket.read().unwrap() == Message::binary(vec![1; 100_000]));
@@ -187,9 +192,9 @@ fn starlette_serves_websockets(cell: &Cell) {
 }
 
 fn serving_django(cell: &Cell) -> Setup {
-    let setup = Setup::new(cell).app("asgi:application");
+    let setup = Setup::new(cell).with_frameworks().app("asgi:application");
     let data = setup.dir().to_owned();
-    let mut migrate = Command::new(python().unwrap());
+    let mut migrate = Command::new(frameworks_python().unwrap());
     migrate.arg(apps().join("site/manage.py")).args(["migrate", "--verbosity", "0"]);
     let output =
         migrate.env("SITE_DATA", &data).env("PYTHONDONTWRITEBYTECODE", "1").output().unwrap();

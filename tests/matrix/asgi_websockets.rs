@@ -9,7 +9,7 @@ use std::{
 
 use jimu_tests::{
     behaviour,
-    cell::{Cell, apps, has_modules, python},
+    cell::{Cell, apps, frameworks_python, has_modules},
     http::{Address, Answer, Connection},
     load::{Load, Plan, get},
     runner::Behaviour,
@@ -59,7 +59,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
 const SOON: Duration = Duration::from_secs(10);
 
 fn has_client() -> bool {
-    has_modules(python(), &["websockets"])
+    has_modules(frameworks_python(), &["websockets"])
 }
 
 type Socket = WebSocket<Connection>;
@@ -197,7 +197,7 @@ fn websocket_messages_are_compressed(cell: &Cell) {
     for (flags, compression) in [("", "yes"), ("--no-websocket-compression", "no")] {
         let server = serving(cell).flags(flags).start();
         let Address::Tcp(address) = server.address().clone() else { panic!("no TCP address") };
-        let mut client = Command::new(python().unwrap());
+        let mut client = Command::new(frameworks_python().unwrap());
         client.arg(apps().join("asgi_websocket_client.py"));
         let output = client.args([&format!("ws://{address}"), compression]).output().unwrap();
         let err = String::from_utf8_lossy(&output.stderr);

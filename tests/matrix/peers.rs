@@ -12,7 +12,7 @@ use std::{
 
 use jimu_tests::{
     behaviour,
-    cell::{Cell, apps, python, python_of},
+    cell::{Cell, apps, frameworks_python, python_of},
     http::Answer,
     process,
     runner::Behaviour,
@@ -123,8 +123,10 @@ const HTTPBIN: &[Ask] = &[
 ];
 
 fn flask_answers_as_under_gunicorn(cell: &Cell) {
-    let ours = Setup::new(cell).app("flask_app:app").start();
-    let theirs = Setup::gunicorn(&python().unwrap()).env("PYTHONPATH", apps()).app("flask_app:app");
+    let ours = Setup::new(cell).with_frameworks().app("flask_app:app").start();
+    let theirs = Setup::gunicorn(&frameworks_python().unwrap())
+        .env("PYTHONPATH", apps())
+        .app("flask_app:app");
     compare(&ours, &theirs.start(), FLASK);
 }
 
@@ -132,7 +134,7 @@ fn django_answers_as_under_gunicorn(cell: &Cell) {
     let site = apps().join("site");
     let (our_data, their_data) = (site_data(), site_data());
     let ours = django(cell, our_data.path()).start();
-    let theirs = Setup::gunicorn(&python().unwrap())
+    let theirs = Setup::gunicorn(&frameworks_python().unwrap())
         .env("PYTHONPATH", site)
         .env("SITE_DATA", their_data.path())
         .app("wsgi:application")
@@ -173,7 +175,11 @@ fn httpbin_answers_as_under_gunicorn(cell: &Cell) {
 
 fn django(cell: &Cell, data: &Path) -> Setup {
     let site = apps().join("site");
-    Setup::new(cell).flag("--pythonpath", site).env("SITE_DATA", data).app("wsgi:application")
+    Setup::new(cell)
+        .with_frameworks()
+        .flag("--pythonpath", site)
+        .env("SITE_DATA", data)
+        .app("wsgi:application")
 }
 
 /// A directory with a database that has an administrator: created once, then copied.
@@ -185,7 +191,7 @@ fn site_data() -> tempfile::TempDir {
             &["migrate", "--verbosity", "0"][..],
             &["createsuperuser", "--noinput", "--username", "anna", "--email", "a@example.org"],
         ] {
-            let mut command = Command::new(python().unwrap());
+            let mut command = Command::new(frameworks_python().unwrap());
             command.arg(apps().join("site/manage.py")).args(arguments);
             command.env("SITE_DATA", &directory).env("DJANGO_SUPERUSER_PASSWORD", "secret");
             let output = command.env("PYTHONDONTWRITEBYTECODE", "1").output().unwrap();

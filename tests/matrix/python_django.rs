@@ -30,7 +30,7 @@ const PRODSERVER: &str = "INSTALLED_APPS.append('django_prodserver')\n\
     PRODUCTION_PROCESSES = {'web': {'BACKEND': BACKEND, 'ARGS': {'max-requests': '1000'}}}\n";
 
 fn a_django_project_has_a_command_that_serves_it(cell: &Cell) {
-    let python = cell::python().expect("the behavior's condition");
+    let python = cell::frameworks_python().expect("the behavior's condition");
     for (script, page) in [
         ("exec \"$PYTHON\" project/manage.py jimu \"$@\"", "page of own"),
         ("cd project; exec \"$PYTHON\" manage.py jimu --settings=other \"$@\"", "page of other"),

@@ -36,7 +36,8 @@ def fail():
     print('part two', file=flask.request.environ['wsgi.errors'])
     return 'failed'
 ";
-    let server = Setup::new(cell).file("served.py", application).app("served").start();
+    let setup = Setup::new(cell).with_frameworks();
+    let server = setup.file("served.py", application).app("served").start();
     assert_eq!(server.get("/").text(), "noted");
     let line = server.log.line(&["a note"], SOON);
     assert!(line.ends_with("] INFO in served: a note") && line.matches('[').count() == 1, "{line}");

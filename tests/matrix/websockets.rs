@@ -5,7 +5,7 @@ use std::{process::Command, thread, time::Duration};
 
 use jimu_tests::{
     behaviour,
-    cell::{Cell, apps, has_modules, python},
+    cell::{Cell, apps, frameworks_python, has_modules},
     http::{Address, Connection},
     runner::Behaviour,
     server::{Server, Setup},
@@ -28,10 +28,13 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
 }
 
 const SOON: Duration = Duration::from_secs(10);
-const NO_LIBRARIES: &str = "the Python environment is older than tests/requirements.txt";
+const NO_LIBRARIES: &str = "the Python environment is older than tests/requirements-frameworks.txt";
 
 fn has_libraries() -> bool {
-    has_modules(python(), &["flask_sock", "flask_socketio", "geventwebsocket", "websocket"])
+    has_modules(
+        frameworks_python(),
+        &["flask_sock", "flask_socketio", "geventwebsocket", "websocket"],
+    )
 }
 
 fn websocket_libraries_work(cell: &Cell) {
@@ -66,7 +69,7 @@ fn clients_succeed(server: Server, scheme: &str, paths: &[&'static str]) {
     let url = format!("{scheme}://{address}");
     let script = apps().join("websocket_client.py");
     let start = |&path: &&'static str| {
-        let mut client = Command::new(python().unwrap());
+        let mut client = Command::new(frameworks_python().unwrap());
         client.arg(&script).args([&url, path]);
         thread::spawn(move || (path, client.output().unwrap()))
     };
@@ -147,5 +150,8 @@ fn until(client: &mut Connection, word: &str) -> String {
 }
 
 fn serving(cell: &Cell) -> Setup {
-    Setup::new(cell).app("wsgi_sockets:application").env("CLASS", &*cell.class.name)
+    Setup::new(cell)
+        .with_frameworks()
+        .app("wsgi_sockets:application")
+        .env("CLASS", &*cell.class.name)
 }

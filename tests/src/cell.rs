@@ -129,6 +129,11 @@ pub fn python() -> Option<PathBuf> {
     }
 }
 
+/// Returns the interpreter that has Web frameworks beside these packages, those of `requirements-frameworks.txt`.
+pub fn frameworks_python() -> Option<PathBuf> {
+    python().and_then(|_| python_of("venv-frameworks"))
+}
+
 /// Returns the interpreter that has the ASGI frameworks and clients of `requirements-asgi.txt`.
 pub fn asgi_python() -> Option<PathBuf> {
     python_of("venv-asgi")

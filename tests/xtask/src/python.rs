@@ -14,17 +14,28 @@ use crate::paths::{root, target};
 /// Exits with an error if the interpreter cannot create virtual environments.
 const PROBE: &str = "import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 10))";
 
+/// Lets the interpreter that runs this find the packages of the one that it names.
+const ADD_PACKAGES: &str = "\
+import subprocess, sys, sysconfig
+ask = 'import sysconfig; print(sysconfig.get_path(\"purelib\"))'
+packages = subprocess.run([sys.argv[1], '-c', ask], check=True, capture_output=True, text=True)
+with open(sysconfig.get_path('purelib') + '/base.pth', 'w') as file:
+    file.write(packages.stdout)
+";
+
 /// Creates the environments unless they exist, and returns the first one's interpreter, or one line that says
 /// what to install.
 pub(crate) fn environments() -> Result<PathBuf, String> {
-    made("venv-httpbin", "tests/requirements-httpbin.txt")?;
-    made("venv-asgi", "tests/requirements-asgi.txt")?;
-    made("venv", "tests/requirements.txt")
+    made("venv-httpbin", "tests/requirements-httpbin.txt", None)?;
+    made("venv-asgi", "tests/requirements-asgi.txt", None)?;
+    let python = made("venv", "tests/requirements.txt", None)?;
+    made("venv-frameworks", "tests/requirements-frameworks.txt", Some(&python))?;
+    Ok(python)
 }
 
 /// Creates the environment of the packaging tools unless it exists, and returns the directory of their programs.
 pub(crate) fn tools() -> Result<PathBuf, String> {
-    made("tools", "python/tools.txt")?;
+    made("tools", "python/tools.txt", None)?;
     Ok(target().join("tools/bin"))
 }
 
@@ -35,7 +46,9 @@ pub(crate) fn path_with(directory: &Path) -> OsString {
     env::join_paths(directories).unwrap_or(path)
 }
 
-fn made(name: &str, requirements: &str) -> Result<PathBuf, String> {
+/// Creates an environment unless it exists, and returns its interpreter. It sees the packages of the environment of
+/// `base`, too.
+fn made(name: &str, requirements: &str, base: Option<&Path>) -> Result<PathBuf, String> {
     let requirements = root().join(requirements);
     let wanted = fs::read_to_string(&requirements)
         .map_err(|error| format!("{}: {error}", requirements.display()))?;
@@ -51,6 +64,9 @@ fn made(name: &str, requirements: &str) -> Result<PathBuf, String> {
     let mut install = Command::new(&interpreter);
     install.args(["-m", "pip", "install", "--disable-pip-version-check", "--quiet", "-r"]);
     step(install.arg(&requirements), &log)?;
+    if let Some(base) = base {
+        step(Command::new(&interpreter).args(["-c", ADD_PACKAGES]).arg(base), &log)?;
+    }
     fs::write(&stamp, wanted).map_err(|error| format!("{}: {error}", stamp.display()))?;
     Ok(interpreter)
 }
