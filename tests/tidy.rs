@@ -204,6 +204,28 @@ fn no_part_of_ci_is_lost() {
     assert_eq!(classes, built, "ci.yml is to run the matrix over every class");
 }
 
+/// `cargo test` does not build a target with `test = false`.
+#[test]
+fn no_test_is_left_out() {
+    for manifest in files(&["toml"]).iter().filter(|path| path.ends_with("Cargo.toml")) {
+        let directory = manifest.parent().unwrap();
+        let text = fs::read_to_string(artifacts::root().join(manifest)).unwrap();
+        let targets = text.split("\n[").filter(|section| {
+            let is_target = section.starts_with("lib]") || section.starts_with("[bin]]");
+            is_target && section.lines().any(|line| line == "test = false")
+        });
+        for target in targets {
+            let path = target.lines().find_map(|line| line.strip_prefix("path = "));
+            let source = directory.join(path.map_or("src", |path| path.trim_matches('"')));
+            for file in files(&["rs"]).iter().filter(|file| file.starts_with(&source)) {
+                let text = fs::read_to_string(artifacts::root().join(file)).unwrap();
+                let message = "is not run: remove `test = false`";
+                assert!(!text.contains("#[test]"), "{}: its test {message}", file.display());
+            }
+        }
+    }
+}
+
 fn help(program: &str, command: &[&str]) -> String {
     let mut asked = Command::new(artifacts::executable(program));
     let output = asked.args(command).arg("--help").output().expect("--help can be asked for");

@@ -4,6 +4,10 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 target=${CARGO_TARGET_DIR:-$PWD/target}
 
+# For a build out of tree, into the tree's target directory: the dependencies as the tree builds them, which then serve here
+# too.
+as_in_tree=(--config 'profile.dev.package."*".debug=false')
+
 # Says what is measured next.
 step() { printf '\n== %s\n' "$*"; }
 
@@ -22,5 +26,5 @@ matrix() {
     mkdir -p "$foreign" && cp "$1" "$foreign/"
     cargo build --quiet --workspace "${@:2}"
     JIMU_BUILT=1 TEST_PYTHON=$python WORKER_CLASS=$foreign/$(basename "$1") \
-        cargo test "${@:2}" -p jimu-tests --test matrix
+        cargo test "${@:2}" --workspace --test matrix
 }

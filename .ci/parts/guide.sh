@@ -20,13 +20,13 @@ crate() {
     blocks rust "$1" > "$directory/src/lib.rs"
     blocks rust,test "$1" > "$directory/tests.rs"
     cp plugins/examples/threaded-worker/Cargo.lock "$directory/"
-    cargo build --offline --manifest-path "$directory/Cargo.toml" --target-dir "$target"
+    cargo build "${as_in_tree[@]}" --offline --manifest-path "$directory/Cargo.toml" --target-dir "$target"
 }
 
 # tests NAME: runs the tests of the page.
 tests() {
     cat "$target/guide/$1/tests.rs" >> "$target/guide/$1/src/lib.rs"
-    cargo test --offline --manifest-path "$target/guide/$1/Cargo.toml" --target-dir "$target"
+    cargo test "${as_in_tree[@]}" --offline --manifest-path "$target/guide/$1/Cargo.toml" --target-dir "$target"
 }
 
 # greeting_in_c: builds the application of docs/c.md with the command there.
@@ -63,13 +63,12 @@ step "Their tests"
 tests class
 tests app
 
-cargo build --quiet -p host -p check-app
+cargo build --quiet --workspace
 class=$target/debug/libsimple_worker.so
 check "$target/debug/host" "$class"
 [ "${1:-}" = --no-matrix ] || matrix "$class"
 
 step "The application under each class"
-for name in sync gthread eventlet gevent pywsgi; do cargo build --quiet -p "$name-worker"; done
 for class in "$target"/debug/lib{simple,sync,gthread,eventlet,gevent,pywsgi}_worker.so; do
     greets "$class" "$target/debug/libgreeting_app.so"
     greets "$class" "$target/debug/libgreeting_c_app.so"
