@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
+use worker_api::Host;
 
 use crate::clock::now_ns;
 use crate::context::{ServerContext, record_line};
@@ -86,16 +87,18 @@ impl Claim<'_> {
 
     /// Writes the request's line into the access log, for a process that may end before the exchange does it.
     fn record(&mut self, context: &ServerContext) {
-        let line = self.line();
-        let version = line.version.name().as_bytes();
-        let text = [line.method, line.target, version].join(&b' ');
-        let duration_ns = now_ns().saturating_sub(line.received_ns);
-        record_line(&context.host, &text, line.peer, STATUS, duration_ns);
+        self.line().record(&context.host, STATUS);
         self.set_recorded();
     }
 }
 
 impl RequestLine<'_> {
+    /// Writes a line into the access log.
+    pub(crate) fn record(&self, host: &Host, status: u16) {
+        let text = [self.method, self.target, self.version.name().as_bytes()].join(&b' ');
+        record_line(host, &text, self.peer, status, now_ns().saturating_sub(self.received_ns));
+    }
+
     /// Returns method, target and age, for the log.
     pub(crate) fn describe(&self) -> String {
         let age_ns = now_ns().saturating_sub(self.received_ns);

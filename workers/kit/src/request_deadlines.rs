@@ -24,12 +24,12 @@ use worker_api::{Address, AppHandle, Host, RequestHead, Version};
 
 use crate::clock::now_ns;
 use crate::connection::Connection;
-use crate::context::{ServerContext, record_line};
+use crate::context::ServerContext;
 use crate::deadline::Deadline;
 use crate::driver::ConnectionDriver;
 use crate::hung_request;
 use crate::registry::Registry;
-use crate::wire::Wire;
+use crate::wire::{RequestLine, Wire};
 use crate::worker_base::WorkerBase;
 
 /// Calls the application, and watches the deadline of each request. Costs nothing without `request_timeout`.
@@ -87,11 +87,14 @@ impl TimedOutRequest {
     /// Writes the request's line into the access log, for a class that terminates with the request. Otherwise
     /// the exchange does that when the application drops it.
     pub fn record(&self, host: &Host) {
-        let version = self.version.name().as_bytes();
-        let text = [self.method.as_bytes(), &self.target, version].join(&b' ');
-        let peer = Address { host: self.peer.as_str().into(), port: self.port };
-        let duration_ns = now_ns().saturating_sub(self.received_ns);
-        record_line(host, &text, peer, self.status, duration_ns);
+        let line = RequestLine {
+            method: self.method.as_bytes(),
+            target: &self.target,
+            peer: Address { host: self.peer.as_str().into(), port: self.port },
+            version: self.version,
+            received_ns: self.received_ns,
+        };
+        line.record(host, self.status);
     }
 
     fn of(head: &RequestHead<'_>) -> Self {
