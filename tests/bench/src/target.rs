@@ -148,9 +148,8 @@ pub fn targets() -> Vec<Target> {
         targets.push(at_least("sleep", class, Metric::OfIdeal, 0.9));
         targets.push(at_most("idle", class, Metric::PerIdle, Against::Nothing, 2048.0));
         targets.push(at_least("idle", class, Metric::RateKept, 0.9));
-        targets.push(at_most("idle", class, Metric::CpuBesideIdle, Against::Nothing, 1.1));
     }
-    for class in ["Jimu gthread", "Jimu gthread, native"] {
+    for class in CONCURRENT.into_iter().chain(CONCURRENT_NATIVE) {
         targets.push(at_most("idle", class, Metric::CpuBesideIdle, Against::Nothing, 1.1));
     }
     for (c, rust) in [
@@ -175,20 +174,19 @@ pub fn rounds_of(scenario: &str) -> usize {
 /// What a short request costs must not hide behind the headers of a longer one.
 fn shapes() -> Vec<Target> {
     let mut targets = Vec::new();
-    for class in COOPERATIVE.into_iter().chain(["Jimu gthread"]) {
+    for class in CONCURRENT {
         targets.push(cpu("minimal-wsgi", class, "bjoern", 0.9));
         targets.push(cpu("wrk-minimal", class, "bjoern", 0.9));
         targets.push(cpu("upload", class, "uWSGI", 0.8));
         targets.push(cpu("upload-whole", class, "uWSGI", 0.8));
     }
-    for class in COOPERATIVE.into_iter().chain(["Jimu gthread", "Jimu sync"]) {
+    for class in CONCURRENT.into_iter().chain(["Jimu sync"]) {
         targets.push(cpu("close-wsgi", class, "bjoern", 1.0));
     }
-    for class in COOPERATIVE_NATIVE.into_iter().chain(["Jimu gthread, native", "Jimu sync, native"])
-    {
+    for class in CONCURRENT_NATIVE.into_iter().chain(["Jimu sync, native"]) {
         targets.push(cpu("close-native", class, "nginx", 1.0));
     }
-    for class in COOPERATIVE_NATIVE.into_iter().chain(["Jimu gthread, native"]) {
+    for class in CONCURRENT_NATIVE {
         let rate = at_least("pipelined-native", class, Metric::Rate, 3.0);
         targets.push(Target { against: Against::Ratio("nginx"), ..rate });
     }
@@ -210,7 +208,11 @@ fn shapes() -> Vec<Target> {
 fn django() -> Vec<Target> {
     let mut targets =
         vec![cpu("django", "Jimu sync, Debian's python3", "gunicorn sync, Debian's python3", 1.0)];
-    for class in ["Jimu gthread, Debian's python3", "Jimu gevent, Debian's python3"] {
+    for class in [
+        "Jimu gthread, Debian's python3",
+        "Jimu gthread, 1 thread, Debian's python3",
+        "Jimu gevent, Debian's python3",
+    ] {
         for peer in ["bjoern, Debian's python3", "uWSGI, Debian's python3"] {
             targets.push(cpu("django", class, peer, 1.0));
         }
@@ -265,6 +267,11 @@ const ASGI: &str = "Jimu asgi";
 const COOPERATIVE: [&str; 3] = ["Jimu eventlet", "Jimu gevent", "Jimu pywsgi"];
 const COOPERATIVE_NATIVE: [&str; 3] =
     ["Jimu eventlet, native", "Jimu gevent, native", "Jimu pywsgi, native"];
+
+/// Classes that serve several requests at a time.
+const CONCURRENT: [&str; 4] = ["Jimu eventlet", "Jimu gevent", "Jimu pywsgi", "Jimu gthread"];
+const CONCURRENT_NATIVE: [&str; 4] =
+    ["Jimu eventlet, native", "Jimu gevent, native", "Jimu pywsgi, native", "Jimu gthread, native"];
 
 const MANY_CONNECTIONS: [(&str, &str, &str); 8] = [
     (

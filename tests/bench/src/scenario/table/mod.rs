@@ -7,6 +7,7 @@ use super::head::Head;
 use super::{Entry, Kind, Request};
 use crate::contender::{App, Contender};
 use crate::environment::Python;
+use crate::setup::Build;
 
 /// One line of the table.
 #[derive(Debug)]
@@ -286,7 +287,8 @@ pub const SCENARIOS: &[Scenario] = &[
 ];
 
 use Contender::{
-    Bare, Bjoern, Fastpysgi, Granian, Gunicorn, InC, Jimu, Linked, Metered, Nginx, Pywsgi, Uwsgi,
+    Bare, Bjoern, Fastpysgi, Granian, Gunicorn, InC, Jimu, Linked, Metered, Nginx, Pywsgi, Threads,
+    Uwsgi,
 };
 
 const HELLO: Request = Request { native: "/", python: "/", body: 0, head: Head::Three };
@@ -313,11 +315,12 @@ const KEEPING: &[Contender] = &[
     Gunicorn("gevent"),
     Pywsgi,
 ];
-/// In the same order, with the class sync of both.
+/// In the same order, with the class sync of both, and with gthread's default of one thread.
 const DJANGO_SERVERS: &[Contender] = &[
     Jimu("eventlet"),
     Jimu("gevent"),
     Jimu("gthread"),
+    Threads(Build::This, 1),
     Bjoern,
     Uwsgi,
     Fastpysgi,
