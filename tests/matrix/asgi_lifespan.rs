@@ -28,6 +28,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(shutdown_follows_a_request_that_does_not_end).of_asgi(),
         behaviour!(a_shutdown_that_fails_or_hangs_is_logged).of_asgi(),
         behaviour!(a_preloaded_application_is_imported_once).of_asgi(),
+        behaviour!(the_loops_watchdog_ends_before_the_loop).of_asgi(),
     ]
 }
 
@@ -229,4 +230,34 @@ fn a_preloaded_application_is_imported_once(cell: &Cell) {
     }
     let log = server.stop().log;
     assert_eq!(log.matches("lifespan.shutdown").count(), 2, "{log}");
+}
+
+/// The watchdog is about to send the loop its mark when the worker stops, and runs again only when exit functions do.
+fn the_loops_watchdog_ends_before_the_loop(_: &Cell) {
+    let module = "import atexit, os, threading, time\n\
+                  monotonic, held, exiting = time.monotonic, [], threading.Event()\n\
+                  def held_up():\n    \
+                      if held and threading.current_thread().name == 'jimu-watchdog':\n        \
+                          held[0].set()\n        exiting.wait(1)\n    \
+                      return monotonic()\n\
+                  def exit():\n    exiting.set()\n    time.sleep(0.5)\n\
+                  time.monotonic = held_up\natexit.register(exit)\n\
+                  async def application(scope, receive, send):\n    \
+                      if scope['type'] == 'lifespan':\n        raise NotImplementedError\n    \
+                      held.append(threading.Event())\n    \
+                      os.write(2, b'held up\\n' if held[0].wait(10) else b'not asked\\n')\n    \
+                      while not os.path.exists('stopping'): time.sleep(0.01)\n    \
+                      await send({'type': 'http.response.start', 'status': 204})\n    \
+                      await send({'type': 'http.response.body'})\n";
+    let mut server = undecided(module).flags("--greenlet-block-warning 0.2").start();
+    let mut client = server.connect();
+    client.send("GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
+    server.log.line(&["held up"], SOON);
+    server.signal(Signal::SIGTERM);
+    server.log.line(&["term"], SOON);
+    server.write("stopping", "");
+    assert_eq!(client.answer("GET").unwrap().status, 204);
+    let Ended { end, log, .. } = server.ended(SOON);
+    assert_eq!(end, End::Status(0), "{log}");
+    assert!(!log.contains("Traceback"), "{log}");
 }

@@ -256,11 +256,16 @@ class _Watchdog:
         self._main = threading.get_ident()
         self._sent = None
         self._stopped = threading.Event()
+        self._thread = None
         if limit:
-            threading.Thread(target=self._watch, name="jimu-watchdog", daemon=True).start()
+            self._thread = threading.Thread(target=self._watch, name="jimu-watchdog", daemon=True)
+            self._thread.start()
 
     def stop(self):
+        """Return once the thread has ended: it may be about to use the loop, which is closed next."""
         self._stopped.set()
+        if self._thread is not None:
+            self._thread.join()
 
     def _watch(self):
         reported = False
