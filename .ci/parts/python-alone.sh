@@ -10,12 +10,18 @@ root=$target/python-alone
 needs=python3,python3-venv
 
 # inside COMMAND...: runs a command in that Debian.
-inside() { chroot "$root" env -C /srv "$@"; }
+inside() { chroot "$root" env -i -C /srv PATH=/usr/bin:/bin "$@"; }
 
-# ask: requests the page, as soon as the server listens.
-ask() {
-    curl --silent --show-error --fail --retry 50 --retry-delay 1 --retry-all-errors \
-        --unix-socket "$root/srv/socket" http://localhost/
+# control WORD...: a command of jimuctl.
+control() { inside venv/bin/jimuctl --socket control "$@"; }
+
+# answers: the server answers as soon as it listens, with the interpreter of the environment.
+answers() {
+    local page
+    page=$(curl --silent --show-error --fail --retry 50 --retry-delay 1 --retry-all-errors \
+        --unix-socket "$root/srv/socket" http://localhost/)
+    echo "$page"
+    [ "$page" = "Flask in /srv/venv" ]
 }
 
 [ "${1:-}" = --built ] || cargo xtask wheel
@@ -35,10 +41,10 @@ app = Flask(__name__)
 
 @app.get("/")
 def page():
-    return "Flask of " + sys.executable
+    return "Flask in " + sys.prefix
 END
 mount -t proc proc "$root/proc"
-trap 'kill "${server:-}" 2> /dev/null; wait; umount "$root/proc"' EXIT
+trap '[ ! -S "$root/srv/control" ] || control quit; wait; umount "$root/proc"' EXIT
 
 step "What is there"
 packages() { inside dpkg-query --show | sort; }
@@ -55,15 +61,14 @@ inside venv/bin/jimu --version
 step "Served, under each class that needs no package"
 inside venv/bin/jimu --worker-class sync --bind unix:socket --control-socket control app:app &
 server=$!
-[ "$(ask)" = "Flask of /srv/venv/bin/python3" ]
+answers
 for class in gthread sync; do
-    inside venv/bin/jimuctl --socket control swap "$class"
-    inside venv/bin/jimuctl --socket control status | grep -w "$class"
-    [ "$(ask)" = "Flask of /srv/venv/bin/python3" ]
+    control swap "$class"
+    control status | grep -w "$class"
+    answers
 done
-kill "$server"
+control stop
 wait "$server"
-server=
 
 step "Nothing else was installed"
 diff <(echo "$before") <(packages)
