@@ -129,9 +129,12 @@ pub fn python() -> Option<PathBuf> {
     }
 }
 
-/// Returns the interpreter that has Web frameworks beside these packages, those of `requirements-frameworks.txt`.
+/// Returns the interpreter that has Web frameworks beside these packages, those of `requirements-frameworks.txt`: that of
+/// the environment beside [`python`]'s, otherwise the same one.
 pub fn frameworks_python() -> Option<PathBuf> {
-    python().and_then(|_| python_of("venv-frameworks"))
+    let python = python()?;
+    let beside = python.ancestors().nth(3).map(|top| top.join("venv-frameworks/bin/python"));
+    Some(beside.filter(|path| path.exists()).unwrap_or(python))
 }
 
 /// Returns the interpreter that has the ASGI frameworks and clients of `requirements-asgi.txt`.

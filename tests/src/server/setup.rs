@@ -177,7 +177,7 @@ impl Setup {
     #[must_use]
     pub fn with_frameworks(mut self) -> Self {
         self.command.env_remove("EVENTLET_NO_GREENDNS");
-        let python = cell::frameworks_python().expect("cargo xtask python makes the environment");
+        let python = cell::frameworks_python().expect("the behavior's condition");
         self.python(python)
     }
 
