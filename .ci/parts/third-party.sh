@@ -5,11 +5,12 @@ source "$(dirname "$0")/common.sh"
 
 # The class in C, with the kit for C linked in: class_in_c FILE
 class_in_c() {
-    cargo build --quiet --workspace
     cc -std=c11 -Wall -Wextra -Wpedantic -Werror -O2 -fPIC -shared -pthread -I worker-api/include \
         -I workers/kit-c/include plugins/examples/threaded-worker-c/threaded.c -o "$1" \
         "$target/debug/libjimu_kit.a" -lm -Wl,--gc-sections,--exclude-libs,ALL
 }
+
+cargo build --quiet --workspace
 
 step "The class"
 manifest=plugins/examples/threaded-worker/Cargo.toml
@@ -22,8 +23,6 @@ cargo fmt --manifest-path $manifest --check
 cargo clippy "${as_in_tree[@]}" --manifest-path $manifest --target-dir "$target" --locked -- -D warnings
 cargo build "${as_in_tree[@]}" --manifest-path $manifest --target-dir "$target" --locked
 class=$target/debug/libthreaded_worker.so
-
-cargo build --quiet --workspace
 check "$target/debug/host" "$class"
 
 [ "${1:-}" = --no-matrix ] || matrix "$class"
