@@ -29,6 +29,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(a_shutdown_that_fails_or_hangs_is_logged).of_asgi(),
         behaviour!(a_preloaded_application_is_imported_once).of_asgi(),
         behaviour!(the_loops_watchdog_ends_before_the_loop).of_asgi(),
+        behaviour!(a_watchdog_with_a_full_log_holds_up_no_end).of_asgi(),
     ]
 }
 
@@ -260,4 +261,22 @@ fn the_loops_watchdog_ends_before_the_loop(_: &Cell) {
     let Ended { end, log, .. } = server.ended(SOON);
     assert_eq!(end, End::Status(0), "{log}");
     assert!(!log.contains("Traceback"), "{log}");
+}
+
+/// The application fills the pipe, and blocks the loop for so long that the watchdog logs it.
+fn a_watchdog_with_a_full_log_holds_up_no_end(cell: &Cell) {
+    let script = "mkfifo log; exec 3<>log; exec \"$0\" \"$@\" > log 2>&1";
+    let module = "import os, threading, time\n\
+                  def fill():\n    while True: os.write(2, b'x' * 4096)\n\
+                  async def application(scope, receive, send):\n    \
+                      if scope['type'] == 'lifespan':\n        raise NotImplementedError\n    \
+                      threading.Thread(target=fill, daemon=True).start()\n    \
+                      time.sleep(0.5)\n    \
+                      await send({'type': 'http.response.start', 'status': 204})\n    \
+                      await send({'type': 'http.response.body'})\n";
+    let setup = Setup::shell(cell, script).file("filling.py", module).app("filling");
+    let mut server = setup.flags("--greenlet-block-warning 0.1").start();
+    assert_eq!(server.get("/").status, 204);
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.ended(SOON).status(), 0);
 }
