@@ -119,6 +119,7 @@ api! {
         fn PyType_FromSpec(*mut PyType_Spec) -> *mut PyObject;
         fn PyType_GenericAlloc(*mut PyTypeObject, Py_ssize_t) -> *mut PyObject;
         fn PyObject_Free(*mut c_void);
+        fn PyObject_ClearWeakRefs(*mut PyObject);
     }
     unchecked {
         // In current headers, the first two are macros for newer functions, and the stable ABI keeps them;

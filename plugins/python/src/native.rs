@@ -2,13 +2,14 @@
 
 use std::ffi::{CStr, c_int, c_void};
 use std::marker::PhantomData;
+use std::mem::offset_of;
 use std::ptr;
 use std::slice;
 
 use pyo3_ffi::{
-    Py_am_await, Py_ssize_t, Py_tp_dealloc, Py_tp_getattro, Py_tp_iter, Py_tp_iternext,
-    Py_tp_methods, PyCFunction, PyMethodDef, PyMethodDefPointer, PyObject, PyType_Slot,
-    PyType_Spec,
+    Py_READONLY, Py_T_PYSSIZET, Py_am_await, Py_ssize_t, Py_tp_dealloc, Py_tp_getattro, Py_tp_iter,
+    Py_tp_iternext, Py_tp_members, Py_tp_methods, Py_tp_repr, PyCFunction, PyMemberDef,
+    PyMethodDef, PyMethodDefPointer, PyObject, PyType_Slot, PyType_Spec,
 };
 use worker_api::guard;
 
@@ -221,6 +222,10 @@ pub trait Native: Sized + 'static {
     const AWAITS: bool = false;
     /// Whether [`Native::attribute`] provides its attributes.
     const HAS_ATTRIBUTES: bool = false;
+    /// Whether [`Native::repr`] describes it.
+    const HAS_REPR: bool = false;
+    /// Whether Python code can create weak references to it.
+    const IS_REFERENCED_WEAKLY: bool = false;
 
     /// Called when the object is deallocated.
     fn end(self, py: Python<'_>) {
@@ -239,6 +244,11 @@ pub trait Native: Sized + 'static {
         let _ = name;
         Ok(me.clone())
     }
+
+    /// Returns what `repr()` does.
+    fn repr<'py>(&self, me: &Object<'py>) -> PyResult<Object<'py>> {
+        me.py().text(&me.type_name())
+    }
 }
 
 /// A Python type whose objects hold a `T`. Python code cannot derive from it. Objects that it creates by calling the
@@ -248,12 +258,13 @@ pub struct NativeType<T> {
     holds: PhantomData<fn() -> T>,
 }
 
-/// Memory layout of an object: CPython's head, and a pointer to the value. The pointer is null in an object that
-/// Python created.
+/// Memory layout of an object: CPython's head, a pointer to the value, and CPython's list of the weak references. The
+/// pointer is null in an object that Python created.
 #[repr(C)]
 struct Layout<T> {
     head: PyObject,
     value: *mut T,
+    weak_references: *mut PyObject,
 }
 
 impl<T: Native> NativeType<T> {
@@ -264,6 +275,7 @@ impl<T: Native> NativeType<T> {
         methods.push(PyMethodDef::zeroed());
         let methods = methods.leak();
         let slot = |slot: c_int, pfunc: *mut c_void| PyType_Slot { slot, pfunc };
+        let mut members = [weak_references::<T>(), PyMemberDef::default()];
         let mut slots = vec![
             slot(Py_tp_dealloc, deallocate::<T> as *mut c_void),
             slot(Py_tp_methods, methods.as_mut_ptr().cast()),
@@ -278,6 +290,12 @@ impl<T: Native> NativeType<T> {
         if T::HAS_ATTRIBUTES {
             slots.push(slot(Py_tp_getattro, attribute::<T> as *mut c_void));
         }
+        if T::HAS_REPR {
+            slots.push(slot(Py_tp_repr, repr::<T> as *mut c_void));
+        }
+        if T::IS_REFERENCED_WEAKLY {
+            slots.push(slot(Py_tp_members, members.as_mut_ptr().cast()));
+        }
         slots.push(LAST_SLOT);
         let mut spec = PyType_Spec {
             name: T::NAME.as_ptr(),
@@ -286,7 +304,7 @@ impl<T: Native> NativeType<T> {
             flags: TPFLAGS_DEFAULT,
             slots: slots.as_mut_ptr(),
         };
-        // SAFETY: CPython copies the spec and its slots; name and methods are never freed.
+        // SAFETY: CPython copies the spec, its slots and its members; names and methods are never freed.
         let kind = unsafe { Object::owned(py, (py.api().PyType_FromSpec)(&raw mut spec))? };
         Ok(Self { kind: kind.store(), holds: PhantomData })
     }
@@ -328,6 +346,17 @@ impl<T: Native> NativeType<T> {
     }
 }
 
+/// Tells CPython where an object has the list of its weak references.
+fn weak_references<T>() -> PyMemberDef {
+    PyMemberDef {
+        name: c"__weaklistoffset__".as_ptr(),
+        type_code: Py_T_PYSSIZET,
+        offset: offset_of!(Layout<T>, weak_references) as Py_ssize_t,
+        flags: Py_READONLY,
+        doc: ptr::null(),
+    }
+}
+
 /// # Safety
 /// `object` is alive and has the layout of `T`.
 unsafe fn value_of<'a, T>(py: Python<'_>, object: *mut PyObject) -> PyResult<&'a T> {
@@ -342,8 +371,11 @@ unsafe extern "C" fn deallocate<T: Native>(object: *mut PyObject) {
     // SAFETY: called by CPython with the lock held, once, for an unreferenced object of a native type. Objects
     // of a heap type own a reference to it.
     unsafe {
-        let value = (*object.cast::<Layout<T>>()).value;
+        let Layout { value, weak_references, .. } = *object.cast::<Layout<T>>();
         let kind = (*object).ob_type;
+        if !weak_references.is_null() {
+            (api::api().PyObject_ClearWeakRefs)(object);
+        }
         if !value.is_null() {
             // A panic while the value is dropped must not reach CPython; it can only be logged.
             let _ = guard::catch("the deallocation of a native object", || {
@@ -390,6 +422,15 @@ unsafe extern "C" fn attribute<T: Native>(
         let me = Object::shared(py, object);
         let name = Object::shared(py, name);
         call_guarded(py, || value_of::<T>(py, object)?.attribute(&me, &name))
+    }
+}
+
+unsafe extern "C" fn repr<T: Native>(object: *mut PyObject) -> *mut PyObject {
+    // SAFETY: called by CPython with the lock held, for a live object of a native type.
+    unsafe {
+        let py = Python::assume();
+        let me = Object::shared(py, object);
+        call_guarded(py, || value_of::<T>(py, object)?.repr(&me))
     }
 }
 

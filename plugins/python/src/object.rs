@@ -1,6 +1,7 @@
 //! References to Python objects: counted, never null.
 
 use std::mem::ManuallyDrop;
+use std::num::NonZero;
 use std::ops::Deref;
 use std::ptr::NonNull;
 
@@ -66,6 +67,12 @@ impl<'py> Object<'py> {
     #[inline]
     pub fn is(&self, other: &Object<'_>) -> bool {
         self.pointer == other.pointer
+    }
+
+    /// Returns its address, as Python's `id()` does: unique among the objects that are alive.
+    #[inline]
+    pub fn address(&self) -> NonZero<usize> {
+        self.pointer.addr()
     }
 
     /// Returns whether it is `None`.

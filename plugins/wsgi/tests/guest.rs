@@ -179,6 +179,12 @@ const CASES: &[Case] = &[
         assert!(seen.is_complete(), "{seen:?}\n{}", w.host.take_error_log());
         assert_eq!(seen.text(), "<the body>");
     }),
+    ("a reentrant lock behaves as the one in threading.py", |w| {
+        let seen = w.get("/locks");
+        assert!(seen.is_complete(), "{seen:?}");
+        let turns = "['a', 'a', 'b', 'b', 'c', 'c'], False";
+        assert_eq!(seen.text(), format!("[((1, 200), ({turns})), 'jimu', 9]"));
+    }),
     ("objects that an application keeps are refused after the request", |w| {
         assert_eq!(w.get("/keeps").text(), "kept");
         assert_eq!(w.get("/hello").text(), "hello");

@@ -25,6 +25,14 @@ def patch():
     eventlet.monkey_patch(os=False)
 
 
+def replace_rlock(factory):
+    """Create the objects that threading.RLock() returns with `factory`."""
+    import threading
+
+    # eventlet sets it to the implementation in Python.
+    threading.RLock = factory
+
+
 def wait_in_mold(descriptor):
     """Run greenlets, and with them Python's threads, that were started at import until the descriptor is readable."""
     import eventlet.hubs

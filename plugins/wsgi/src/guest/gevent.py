@@ -24,6 +24,14 @@ def patch():
     gevent.config.loop = _noting(gevent.config.loop)
 
 
+def replace_rlock(factory):
+    """Create the objects that threading.RLock() returns with `factory`."""
+    import threading
+
+    # gevent sets it to None, so that the implementation in Python is used.
+    threading._CRLock = factory
+
+
 #: Methods of a loop that create callbacks and the watchers for which a greenlet can wait. Those of fork and signal
 #: watchers are not listed, because these belong to the process.
 _MAKERS = ("async_", "child", "idle", "io", "stat", "timer", "run_callback")

@@ -1,14 +1,15 @@
 //! Guest loops: gevent or eventlet itself runs this process, and watches the worker class's engine as one
 //! descriptor among its own.
 //!
-//! The loops are driven in Python (`driver.py`, with `gevent.py` or `eventlet.py` for the differences), because a
-//! greenlet can switch only if its stack holds nothing but Python code. The functions here that the driver calls
+//! The loops are driven in Python (`driver.py`, with `gevent.py` or `eventlet.py` for the differences), so that no
+//! function of the server is on the stack of a greenlet that switches. The functions here that the driver calls
 //! never block: if they would have to wait, their result says so. The waker then adds the request's number to a
-//! list that the driver reads after each turn of the engine.
+//! list that the driver reads after each turn of the engine. Only a lock ([`rlock`]) waits on the stack.
 
 pub(crate) mod engine;
 mod leftovers;
 pub(crate) mod methods;
+mod rlock;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,6 +50,7 @@ impl Loop {
         };
         let module = py.module(name, source, &[])?;
         module.call_method("patch", [])?;
+        module.call_method("replace_rlock", [&rlock::factory(py)?])?;
         Ok(module)
     }
 }

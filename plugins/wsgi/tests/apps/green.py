@@ -5,6 +5,7 @@ import threading
 import time
 
 import apps
+import rlocks
 
 order = []
 local = threading.local()
@@ -47,6 +48,15 @@ def sleeping_parts(environ, start_response):
             yield b"part %d " % number
 
     return parts()
+
+
+def locks(environ, start_response):
+    """What differs between the reentrant lock and the one in `threading.py`; their types if they are one."""
+    ours, theirs = rlocks.observe(threading.RLock), rlocks.observe(threading._PyRLock)
+    seen = {look: (ours[look], theirs[look]) for look in ours if ours[look] != theirs[look]}
+    seen = seen or [(ours["alone"], ours["in_turn"]), type(threading.RLock()).__module__, len(ours)]
+    start_response("200 OK", [])
+    return [repr(seen).encode()]
 
 
 def application(environ, start_response):
