@@ -126,6 +126,9 @@ def conditions(make):
         with condition:
             seen.append("notifies")
             condition.notify()
+            # The other one waits for the lock now.
+            time.sleep(PAUSE)
+            seen.append("releases")
 
     run(wait, notify)
     with condition:
