@@ -1,6 +1,5 @@
-//! `wsgi.input`: the request body as a file. It releases the interpreter's lock while it waits. Under a guest
-//! loop, `read` and `readline` return `None` instead of waiting; the driver's `wsgi.input` waits and calls them
-//! again.
+//! What `wsgi.input` has read of the request body. It releases the interpreter's lock while it waits; under a guest
+//! loop, its caller waits instead.
 
 use worker_api::{Exchange, Interest, Result, Step, Waker};
 

@@ -3,8 +3,8 @@
 
 use worker_api::Header;
 
-use crate::guest::{self, Guest};
-use crate::request::{Request, Socket, Types, not_bytes};
+use crate::guest;
+use crate::request::{Request, Socket, State, Types, not_bytes};
 use crate::response::{Phase, Refused, Response, is_text, is_token, trimmed};
 use python::method;
 use python::{
@@ -12,8 +12,8 @@ use python::{
     Python, required,
 };
 
-/// Creates the types and functions. `guest` is the guest loop, if there is one.
-pub(crate) fn types(py: Python<'_>, guest: Option<&Guest>) -> PyResult<Types> {
+/// Creates the types and functions.
+pub(crate) fn types(py: Python<'_>) -> PyResult<Types> {
     let define = |name, entry| Definition::new(&Method { name, entry });
     Ok(Types {
         request: NativeType::new(py)?,
@@ -21,7 +21,6 @@ pub(crate) fn types(py: Python<'_>, guest: Option<&Guest>) -> PyResult<Types> {
         start_response: define(c"start_response", method!(start_response)),
         write: define(c"write", method!(write)),
         early_hints: define(c"early_hints", method!(early_hints)),
-        input: guest.map(|guest| guest.input(py)).transpose()?,
     })
 }
 
@@ -44,10 +43,8 @@ impl Native for Request {
     }
 
     fn next<'py>(&self, me: &Object<'py>) -> PyResult<Option<Object<'py>>> {
-        match self.state(me.py())?.line(me.py(), self.runtime(), usize::MAX)? {
-            Some(line) if line.length()? > 0 => Ok(Some(line)),
-            _ => Ok(None),
-        }
+        let line = next_line(me, self, usize::MAX)?;
+        Ok(Some(line).filter(|line| !matches!(line.length(), Ok(0))))
     }
 }
 
@@ -135,18 +132,17 @@ fn read<'py>(
 ) -> PyResult<Object<'py>> {
     let [size] = arguments.take(["size"])?;
     let size = limit(size)?;
-    Ok(request.state(py)?.take(py, request.runtime(), size)?.unwrap_or_else(|| py.none()))
+    waiting(&arguments.bound_to(), request, |state| state.take(py, request.runtime(), size))
 }
 
 /// `readline(size=-1)`
 fn readline<'py>(
-    py: Python<'py>,
+    _: Python<'py>,
     request: &Request,
     arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
     let [size] = arguments.take(["size"])?;
-    let size = limit(size)?;
-    Ok(request.state(py)?.line(py, request.runtime(), size)?.unwrap_or_else(|| py.none()))
+    next_line(&arguments.bound_to(), request, limit(size)?)
 }
 
 /// `readlines(hint=-1)`: whole lines, until their total length is at least `hint`.
@@ -159,7 +155,7 @@ fn readlines<'py>(
     let hint = Some(limit(hint)?).filter(|hint| *hint > 0).unwrap_or(usize::MAX);
     let (mut lines, mut sum) = (Vec::new(), 0);
     while sum < hint {
-        let Some(line) = request.state(py)?.line(py, request.runtime(), usize::MAX)? else { break };
+        let line = next_line(&arguments.bound_to(), request, usize::MAX)?;
         let len = line.length()?;
         if len == 0 {
             break;
@@ -168,6 +164,27 @@ fn readlines<'py>(
         lines.push(line);
     }
     py.list(lines)
+}
+
+/// Returns the next line, or `limit` bytes of it; empty at the end of the body.
+fn next_line<'py>(me: &Object<'py>, request: &Request, limit: usize) -> PyResult<Object<'py>> {
+    waiting(me, request, |state| state.line(me.py(), request.runtime(), limit))
+}
+
+/// Calls `read` until it returns something. In between, the greenlet of a guest loop waits, and borrows nothing.
+fn waiting<'py>(
+    me: &Object<'py>,
+    request: &Request,
+    mut read: impl FnMut(&mut State) -> PyResult<Option<Object<'py>>>,
+) -> PyResult<Object<'py>> {
+    let py = me.py();
+    loop {
+        let read = read(&mut *request.state(py)?)?;
+        match read {
+            Some(read) => return Ok(read),
+            None => guest::methods::wait(me, request)?,
+        }
+    }
 }
 
 /// Converts a size as Python's files do: `None` and negative mean "all".
@@ -270,7 +287,12 @@ fn write<'py>(
     }
     let bytes = data.as_bytes().ok_or_else(|| not_bytes(&data, "the argument of write()"))?;
     state.check_room(py, bytes.len())?;
-    state.send(py, bytes)?;
+    if request.runtime().guest.is_some() {
+        drop(state);
+        guest::methods::send_all(&arguments.bound_to(), request, bytes)?;
+    } else {
+        state.send(py, bytes)?;
+    }
     Ok(py.none())
 }
 

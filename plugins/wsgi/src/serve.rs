@@ -103,7 +103,7 @@ pub(crate) fn environ_of<'py>(
     let mut state = request.state(py)?;
     let (exchange, _) = state.open(py)?;
     let handles = Handles {
-        input: &objects.wsgi_input().get(py),
+        input: &objects.request.get(py),
         early_hints: &objects.early_hints.get(py),
         socket: &objects.socket.get(py),
         proxied: exchange.is_proxied(),

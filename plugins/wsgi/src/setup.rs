@@ -40,7 +40,7 @@ pub(crate) fn create(py: Python<'_>, plan: Plan) -> PyResult<&'static Requests> 
     };
     let limited = host.setting_duration("request_timeout").is_some();
     let guest = patched.map(|patched| Guest::new(&patched, limited)).transpose()?;
-    let types = methods::types(py, guest.as_ref())?;
+    let types = methods::types(py)?;
     let parts =
         Parts { interpreter, guest, constants, offers_websocket: plan.guest == Some(Loop::Gevent) };
     Ok(Requests::new(PythonRuntime::new(py, parts)?, types))

@@ -20,8 +20,8 @@ import jimu
 IDLE_MAX = 512
 #: Interval of the check whether connections with a stored context or greenlet are still open.
 SWEEP_SECONDS = 1.0
-#: Kinds of data for _send(): the rest of the previous data, a part of the body, the data of a write().
-REST, PART, WRITE = 0, 1, 2
+#: Kinds of data for _send(): the rest of the previous data, a part of the body.
+REST, PART = 0, 1
 
 
 class Driver:
@@ -45,7 +45,6 @@ class Driver:
         #: Whether the application has forked this process, and the greenlet that did it.
         self._is_child = False
         self._forker = None
-        self.input = make_input(self._wait)
 
     def run(self, engine, application):
         """Run the loop until the engine has stopped."""
@@ -126,7 +125,7 @@ class Driver:
             if serving is not None and request._is_over():
                 serving.throw(RequestTimeout("the request exceeded request_timeout"))
 
-    def _wait(self, request):
+    def wait(self, request):
         """Wait in a greenlet until the request's waker fires."""
         number = request._number()
         self._waiting[number] = greenlet.getcurrent()
@@ -258,7 +257,7 @@ class Driver:
             return self._send_result(request, result)
         data = result[0]
         while sent < len(data):
-            self._wait(request)
+            self.wait(request)
             sent = request._send(data, sent, REST)
         request._finish()
 
@@ -292,14 +291,14 @@ class Driver:
     def _send_part(self, request, data):
         sent = request._send(data, 0, PART)
         while sent < len(data):
-            self._wait(request)
+            self.wait(request)
             sent = request._send(data, sent, REST)
         return sent
 
     def _send_file(self, request, descriptor, offset, length):
         sent, length = request._send_file(descriptor, offset, length, True)
         while sent < length:
-            self._wait(request)
+            self.wait(request)
             more, _ = request._send_file(descriptor, offset + sent, length - sent)
             sent += more
 
@@ -322,56 +321,3 @@ class RequestTimeout(BaseException):
 
     Not derived from Exception, so that `except Exception` in the application does not catch it.
     """
-
-
-def make_input(wait):
-    """Return the type of wsgi.input. It calls `wait` when it must wait."""
-
-    class Input:
-        __slots__ = ("_request",)
-
-        def __init__(self, request):
-            self._request = request
-
-        def read(self, size=-1):
-            request = self._request
-            data = request.read(size)
-            while data is None:
-                wait(request)
-                data = request.read(size)
-            return data
-
-        def readline(self, size=-1):
-            request = self._request
-            data = request.readline(size)
-            while data is None:
-                wait(request)
-                data = request.readline(size)
-            return data
-
-        def readlines(self, hint=-1):
-            lines, total = [], 0
-            for line in self:
-                lines.append(line)
-                total += len(line)
-                if hint is not None and 0 < hint <= total:
-                    break
-            return lines
-
-        def __iter__(self):
-            return self
-
-        def __next__(self):
-            line = self.readline()
-            if not line:
-                raise StopIteration
-            return line
-
-        def _write(self, data):
-            request = self._request
-            sent = request._send(data, 0, WRITE)
-            while sent < len(data):
-                wait(request)
-                sent = request._send(data, sent, REST)
-
-    return Input

@@ -55,9 +55,8 @@ fn is_over<'py>(
 
 /// `_send(data, at, what)`: sends `data` from the index `at` on, and returns the index up to which it was sent. If
 /// that is not the end, the request's number is added to `woken()` when it makes sense to try again. `what` is 0
-/// for the rest of the data of an earlier call, 1 for a part of the body, 2 for the data of `write()`, which must
-/// fit into `Content-Length`. The excess of a part is dropped: once the rest has been sent, the result is the
-/// length of `data` plus one.
+/// for the rest of the data of an earlier call, 1 for a part of the body. The excess of a part is dropped: once the
+/// rest has been sent, the result is the length of `data` plus one.
 fn send<'py>(
     py: Python<'py>,
     request: &Request,
@@ -70,16 +69,29 @@ fn send<'py>(
     let runtime = request.runtime();
     let mut state = request.state(py)?;
     let bytes = prepare_part(py, &state, &data)?;
-    let what = match what {
-        0 => Data::Rest,
-        1 => Data::Part,
-        _ => {
-            state.check_room(py, bytes.len())?;
-            Data::Part
-        }
-    };
+    let what = if what == 0 { Data::Rest } else { Data::Part };
     let sent = send_bytes(runtime, py, &mut state, bytes, at, what)?;
     py.number(sent as i64)
+}
+
+/// Waits in the greenlet of a request until the request's waker fires. The caller borrows nothing.
+pub(crate) fn wait(me: &Object<'_>, request: &Request) -> PyResult<()> {
+    let py = me.py();
+    guest(py, request.runtime())?.wait.get(py).call([me]).map(drop)
+}
+
+/// Sends a part of the body; the greenlet of the request waits until all of it is sent.
+pub(crate) fn send_all(me: &Object<'_>, request: &Request, bytes: &[u8]) -> PyResult<()> {
+    let send_from = |at, what| {
+        let mut state = request.state(me.py())?;
+        send_bytes(request.runtime(), me.py(), &mut state, bytes, at, what)
+    };
+    let mut at = send_from(0, Data::Part)?;
+    while at < bytes.len() {
+        wait(me, request)?;
+        at = send_from(at, Data::Rest)?;
+    }
+    Ok(())
 }
 
 /// Kind of data to send.

@@ -2,9 +2,10 @@
 //! descriptor among its own.
 //!
 //! The loops are driven in Python (`driver.py`, with `gevent.py` or `eventlet.py` for the differences), so that no
-//! function of the server is on the stack of a greenlet that switches. The functions here that the driver calls
+//! function of the server is on the stack when a greenlet waits for a request. The functions here that the driver calls
 //! never block: if they would have to wait, their result says so. The waker then adds the request's number to a
-//! list that the driver reads after each turn of the engine. Only a lock ([`rlock`]) waits on the stack.
+//! list that the driver reads after each turn of the engine. What waits on the stack, with nothing borrowed, are
+//! locks ([`rlock`]), and `wsgi.input` and `write` of a request.
 
 pub(crate) mod engine;
 mod leftovers;
@@ -61,6 +62,8 @@ pub(crate) struct Guest {
     module: GlobalRef,
     /// The loop's driver.
     driver: GlobalRef,
+    /// The driver's function that waits for a request's waker.
+    wait: GlobalRef,
     /// What requests leave behind.
     leftovers: Leftovers,
     /// Exchanges that are not yet assigned to a greenlet.
@@ -80,17 +83,13 @@ impl Guest {
         let made = driver.attr_named("Driver")?.call([module, &py.truth(limited)?])?;
         Ok(Self {
             leftovers: Leftovers::new(&made)?,
+            wait: made.attr_named("wait")?.store(),
             driver: made.store(),
             module: module.clone().store(),
             ready: Mutex::new(VecDeque::new()),
             woken: Arc::default(),
             gone: Arc::default(),
         })
-    }
-
-    /// Returns the function that creates `wsgi.input` for a request object.
-    pub(crate) fn input(&self, py: Python<'_>) -> PyResult<GlobalRef> {
-        Ok(self.driver.get(py).attr_named("input")?.store())
     }
 
     /// Queues an exchange, which a greenlet serves later.

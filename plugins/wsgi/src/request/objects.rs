@@ -13,16 +13,12 @@ pub(crate) struct Types {
     pub(crate) start_response: Definition<Request>,
     pub(crate) write: Definition<Request>,
     pub(crate) early_hints: Definition<Request>,
-    /// Creates `wsgi.input` from the request object; `None` if the request object itself is `wsgi.input`.
-    pub(crate) input: Option<GlobalRef>,
 }
 
 /// The Python objects of a request, taken from a pool and returned to it.
 pub(crate) struct RequestObjects {
-    /// The [`Request`].
+    /// The [`Request`], which is `wsgi.input`.
     pub(crate) request: GlobalRef,
-    /// `wsgi.input` under a guest loop; otherwise the request object is `wsgi.input`.
-    input: Option<GlobalRef>,
     /// `start_response`.
     pub(crate) start_response: GlobalRef,
     /// `wsgi.early_hints`.
@@ -37,14 +33,7 @@ impl RequestObjects {
     /// Creates the objects around the value of the request object.
     pub(super) fn new(py: Python<'_>, types: &'static Types, request: Request) -> PyResult<Self> {
         let request = types.request.make(py, request)?;
-        let (input, write) = match &types.input {
-            Some(input) => {
-                let input = input.get(py).call([&request])?;
-                let write = input.attr_named("_write")?;
-                (Some(input.store()), write)
-            }
-            None => (None, types.request.bind(&types.write, &request)?),
-        };
+        let write = types.request.bind(&types.write, &request)?;
         types.request.value(&request)?.state(py)?.write = Some(write.clone().store());
         let socket = Socket { owner: request.clone().store(), types };
         Ok(Self {
@@ -53,13 +42,7 @@ impl RequestObjects {
             early_hints: types.request.bind(&types.early_hints, &request)?.store(),
             socket: types.socket.make(py, socket)?.store(),
             request: request.store(),
-            input,
         })
-    }
-
-    /// Returns `wsgi.input`.
-    pub(crate) fn wsgi_input(&self) -> &GlobalRef {
-        self.input.as_ref().unwrap_or(&self.request)
     }
 
     /// Attaches an exchange.
@@ -109,7 +92,6 @@ impl RequestObjects {
             && is(&self.socket, 1)
             && is(&self.write, REFERENCES_TO_WRITE)
             && is(&self.request, REFERENCES_TO_REQUEST)
-            && self.input.as_ref().is_none_or(|input| is(input, REFERENCES_TO_INPUT))
     }
 
     /// Drops the references to the objects, which live as long as the application refers to them.
@@ -125,16 +107,12 @@ impl RequestObjects {
             Ok(write) => drop(write.map(|w| w.take(py))),
             Err(raised) => raised.clear(py),
         }
-        drop(self.input.map(|input| input.take(py)));
         drop((self.start_response.take(py), self.early_hints.take(py)));
         drop((self.socket.take(py), self.write.take(py)));
     }
 }
 
-/// References: from [`RequestObjects`]; from `start_response`, `early_hints` and the socket; and from `write`, or
-/// under a guest loop from `wsgi.input`.
+/// References: from [`RequestObjects`], and from `start_response`, `write`, `early_hints` and the socket.
 const REFERENCES_TO_REQUEST: u32 = 5;
-/// References: from [`RequestObjects`], and from `write`, which is a bound method.
-const REFERENCES_TO_INPUT: u32 = 2;
 /// References: from [`RequestObjects`], and from the request.
 const REFERENCES_TO_WRITE: u32 = 2;
