@@ -44,7 +44,8 @@ impl Native for Request {
 
     fn next<'py>(&self, me: &Object<'py>) -> PyResult<Option<Object<'py>>> {
         let line = next_line(me, self, usize::MAX)?;
-        Ok(Some(line).filter(|line| !matches!(line.length(), Ok(0))))
+        let is_end = line.length()? == 0;
+        Ok((!is_end).then_some(line))
     }
 }
 
