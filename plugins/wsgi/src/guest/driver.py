@@ -20,8 +20,6 @@ import jimu
 IDLE_MAX = 512
 #: Interval of the check whether connections with a stored context or greenlet are still open.
 SWEEP_SECONDS = 1.0
-#: Kinds of data for _send(): the rest of the previous data, a part of the body.
-REST, PART = 0, 1
 
 
 class Driver:
@@ -255,10 +253,7 @@ class Driver:
         """Send the application's result. `sent` bytes of a list of one item were sent already; False if it is none."""
         if sent is False:
             return self._send_result(request, result)
-        data = result[0]
-        while sent < len(data):
-            self.wait(request)
-            sent = request._send(data, sent, REST)
+        request._send_rest(result[0], sent)
         request._finish()
 
     def _send_result(self, request, result):
@@ -269,13 +264,13 @@ class Driver:
             if type(result) is jimu.FileWrapper:
                 span = jimu.file_span(result)
                 if span is not None:
-                    self._send_file(request, *span)
+                    request._send_file(*span)
                     request._finish()
                     return
             for part in result:
                 if self._is_child:
                     return
-                if self._send_part(request, part) > len(part):
+                if not request._send_part(part):
                     # Content-Length left no room for all of it.
                     break
             if not self._is_child:
@@ -287,20 +282,6 @@ class Driver:
                     close()
                 except Exception:
                     jimu.report("error in close() of the response body")
-
-    def _send_part(self, request, data):
-        sent = request._send(data, 0, PART)
-        while sent < len(data):
-            self.wait(request)
-            sent = request._send(data, sent, REST)
-        return sent
-
-    def _send_file(self, request, descriptor, offset, length):
-        sent, length = request._send_file(descriptor, offset, length, True)
-        while sent < length:
-            self.wait(request)
-            more, _ = request._send_file(descriptor, offset + sent, length - sent)
-            sent += more
 
 
 def send_list(request, result, *_):

@@ -1,4 +1,5 @@
-//! The methods of request objects that `driver.py` calls. They never block.
+//! The methods of request objects that `driver.py` calls. Those that send parts of a body, a file, or the rest of a list
+//! let the greenlet of the request wait, and borrow nothing then. The others never block.
 
 use worker_api::{Failure, FailureKind, Result, Step, fork};
 
@@ -17,7 +18,8 @@ pub(crate) const METHODS: &[Method<Request>] = &[
     Method { name: c"_number", entry: method!(number) },
     Method { name: c"_descriptor", entry: method!(descriptor_of) },
     Method { name: c"_is_over", entry: method!(is_over) },
-    Method { name: c"_send", entry: method!(send) },
+    Method { name: c"_send_part", entry: method!(send_part) },
+    Method { name: c"_send_rest", entry: method!(send_rest) },
     Method { name: c"_send_list", entry: method!(send_list) },
     Method { name: c"_send_file", entry: method!(send_file) },
     Method { name: c"_finish", entry: method!(finish_request) },
@@ -53,25 +55,31 @@ fn is_over<'py>(
     py.truth(deadline.is_some_and(|deadline| deadline <= now_ns()))
 }
 
-/// `_send(data, at, what)`: sends `data` from the index `at` on, and returns the index up to which it was sent. If
-/// that is not the end, the request's number is added to `woken()` when it makes sense to try again. `what` is 0
-/// for the rest of the data of an earlier call, 1 for a part of the body. The excess of a part is dropped: once the
-/// rest has been sent, the result is the length of `data` plus one.
-fn send<'py>(
+/// `_send_part(data)`: sends a part of the body. Returns whether `Content-Length` left room for all of it: the excess is
+/// dropped.
+fn send_part<'py>(
     py: Python<'py>,
     request: &Request,
     arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
-    let [data, at, what] = arguments.take(["data", "at", "what"])?;
+    let [data] = arguments.take(["data"])?;
     let data = required(py, data, "data")?;
-    let at = required(py, at, "at")?.as_number()? as usize;
-    let what = required(py, what, "what")?.as_number()?;
-    let runtime = request.runtime();
-    let mut state = request.state(py)?;
-    let bytes = prepare_part(py, &state, &data)?;
-    let what = if what == 0 { Data::Rest } else { Data::Part };
-    let sent = send_bytes(runtime, py, &mut state, bytes, at, what)?;
-    py.number(sent as i64)
+    let bytes = prepare_part(py, &*request.state(py)?, &data)?;
+    py.truth(send_all(&arguments.bound_to(), request, bytes)? == bytes.len())
+}
+
+/// `_send_rest(data, sent)`: sends the rest of the data of which `_send_list` has sent so many bytes.
+fn send_rest<'py>(
+    py: Python<'py>,
+    request: &Request,
+    arguments: &Arguments<'_, 'py>,
+) -> PyResult<Object<'py>> {
+    let [data, sent] = arguments.take(["data", "sent"])?;
+    let data = required(py, data, "data")?;
+    let bytes = prepare_part(py, &*request.state(py)?, &data)?;
+    let sent = required(py, sent, "sent")?.as_number()? as usize;
+    send_from(&arguments.bound_to(), request, bytes, sent)?;
+    Ok(py.none())
 }
 
 /// Waits in the greenlet of a request until the request's waker fires. The caller borrows nothing.
@@ -80,18 +88,22 @@ pub(crate) fn wait(me: &Object<'_>, request: &Request) -> PyResult<()> {
     guest(py, request.runtime())?.wait.get(py).call([me]).map(drop)
 }
 
-/// Sends a part of the body; the greenlet of the request waits until all of it is sent.
-pub(crate) fn send_all(me: &Object<'_>, request: &Request, bytes: &[u8]) -> PyResult<()> {
-    let send_from = |at, what| {
-        let mut state = request.state(me.py())?;
-        send_bytes(request.runtime(), me.py(), &mut state, bytes, at, what)
-    };
-    let mut at = send_from(0, Data::Part)?;
+/// Sends a part of the body; the greenlet of the request waits until all of it is sent. Returns the number of bytes sent,
+/// as [`send_bytes`] does.
+pub(crate) fn send_all(me: &Object<'_>, request: &Request, bytes: &[u8]) -> PyResult<usize> {
+    let (py, runtime) = (me.py(), request.runtime());
+    let sent = send_bytes(runtime, py, &mut *request.state(py)?, bytes, 0, Data::Part)?;
+    send_from(me, request, bytes, sent)
+}
+
+/// Sends the rest of a part, from `at` on, each time its waker has fired.
+fn send_from(me: &Object<'_>, request: &Request, bytes: &[u8], mut at: usize) -> PyResult<usize> {
+    let (py, runtime) = (me.py(), request.runtime());
     while at < bytes.len() {
         wait(me, request)?;
-        at = send_from(at, Data::Rest)?;
+        at = send_bytes(runtime, py, &mut *request.state(py)?, bytes, at, Data::Rest)?;
     }
-    Ok(())
+    Ok(at)
 }
 
 /// Kind of data to send.
@@ -147,6 +159,9 @@ pub(super) fn send_result<'py>(
     Ok(py.none())
 }
 
+/// Sends bytes from the index `at` on, and returns the index up to which they were sent. If that is not the end, the
+/// request's number is added to `woken()` when it makes sense to try again. The excess of a part is dropped: once the rest
+/// has been sent, the result is the length of `bytes` plus one.
 fn send_bytes(
     runtime: &PythonRuntime,
     py: Python<'_>,
@@ -197,45 +212,55 @@ fn send_bytes(
     step().map_err(|failure| state.raise(py, failure))
 }
 
-/// `_send_file(fd, offset, length, first)`: sends a part of a file as `_send` sends bytes. Returns a pair: how many
-/// bytes were sent, and how many there are to send. The first call passes the length of the whole file.
+/// `_send_file(fd, offset, length)`: sends a part of a file as the whole body.
 fn send_file<'py>(
     py: Python<'py>,
     request: &Request,
     arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
-    let [fd, offset, length, first] = arguments.take(["fd", "offset", "length", "first"])?;
+    let [fd, offset, length] = arguments.take(["fd", "offset", "length"])?;
     let number_of = |argument, name| required(py, argument, name)?.as_number();
     let fd = number_of(fd, "fd")? as i32;
     let offset = number_of(offset, "offset")? as u64;
-    let mut length = number_of(length, "length")? as u64;
-    let runtime = request.runtime();
+    let length = begin_file(py, request, number_of(length, "length")? as u64)?;
+    let mut sent = 0;
+    while sent < length {
+        match send_of_file(py, request, fd, offset + sent, length - sent)? {
+            Some(count) => sent += count,
+            None => wait(&arguments.bound_to(), request)?,
+        }
+    }
+    Ok(py.none())
+}
+
+/// Sends the head before a file of that length. Returns how many of its bytes are to be sent.
+fn begin_file(py: Python<'_>, request: &Request, length: u64) -> PyResult<u64> {
     let mut state = request.state(py)?;
     expect_start(py, state.response.phase)?;
-    let number = state.number;
-    let guest = guest(py, runtime)?;
     let (exchange, response) = state.open(py)?;
-    let step = || -> Result<u64> {
-        if first.is_some_and(|first| first.is_true()) {
-            response.set_whole(length);
-            length = response.begin_part(exchange, length)?;
-        }
-        if response.omits_body() {
-            return Ok(length);
-        }
-        let mut sent = 0;
-        while sent < length {
-            let (from, rest) = (offset + sent, length - sent);
-            match exchange.poll_send_file(fd, from, rest, Some(guest.waker(number))) {
-                Step::Ready(n) => sent += n as u64,
-                Step::Failed(failure) => return Err(failure),
-                Step::Pending => break,
-            }
-        }
-        Ok(sent)
-    };
-    let sent = step().map_err(|failure| state.raise(py, failure))?;
-    py.tuple([py.number(sent as i64)?, py.number(length as i64)?])
+    response.set_whole(length);
+    match response.begin_part(exchange, length) {
+        Ok(_) if response.omits_body() => Ok(0),
+        Ok(room) => Ok(room),
+        Err(failure) => Err(state.raise(py, failure)),
+    }
+}
+
+/// Sends bytes of a file, and returns how many; `None` if the request's waker will fire when it makes sense to try again.
+fn send_of_file(
+    py: Python<'_>,
+    request: &Request,
+    fd: i32,
+    from: u64,
+    length: u64,
+) -> PyResult<Option<u64>> {
+    let mut state = request.state(py)?;
+    let waker = guest(py, request.runtime())?.waker(state.number);
+    match state.open(py)?.0.poll_send_file(fd, from, length, Some(waker)) {
+        Step::Ready(count) => Ok(Some(count as u64)),
+        Step::Pending => Ok(None),
+        Step::Failed(failure) => Err(state.raise(py, failure)),
+    }
 }
 
 /// `_finish()`: ends a complete body.

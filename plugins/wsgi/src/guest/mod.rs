@@ -2,10 +2,10 @@
 //! descriptor among its own.
 //!
 //! The loops are driven in Python (`driver.py`, with `gevent.py` or `eventlet.py` for the differences), so that no
-//! function of the server is on the stack when a greenlet waits for a request. The functions here that the driver calls
-//! never block: if they would have to wait, their result says so. The waker then adds the request's number to a
-//! list that the driver reads after each turn of the engine. What waits on the stack, with nothing borrowed, are
-//! locks ([`rlock`]), and `wsgi.input` and `write` of a request.
+//! function of the server is on the stack when a greenlet waits for a request. The functions of the engine never block.
+//! Those that read and send a body wait in the greenlet of their request, with nothing borrowed: the waker adds the
+//! request's number to a list that the driver reads after each turn of the engine. A contended lock
+//! ([`rlock`]) waits in its greenlet, too.
 
 pub(crate) mod engine;
 mod leftovers;
