@@ -68,7 +68,7 @@ fn send_part<'py>(
     py.truth(send_all(&arguments.bound_to(), request, bytes)? == bytes.len())
 }
 
-/// `_send_rest(data, sent)`: sends the rest of the data of which `_send_list` has sent so many bytes.
+/// `_send_rest(data, sent)`: sends the rest of the data whose first `sent` bytes `_send_list` has sent.
 fn send_rest<'py>(
     py: Python<'py>,
     request: &Request,
