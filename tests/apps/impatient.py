@@ -1,4 +1,4 @@
-"""Gives up a read of the body, and then reads the body in other ways."""
+"""Gives up operations: a read of the body, after which it reads in other ways; a `write()` to a client that reads nothing."""
 
 import sys
 
@@ -8,16 +8,25 @@ def timeout(seconds):
     return loop.Timeout(seconds)
 
 
-def application(environ, start_response):
-    source = environ["wsgi.input"]
+def give_up(environ, operation):
     waiting = timeout(0.2)
     try:
         with waiting:
-            source.read(20000)
-        raise AssertionError("the client has sent less")
+            operation()
+        raise AssertionError("the client has done its part")
     except type(waiting) as raised:
         assert raised is waiting
     print("given up", file=environ["wsgi.errors"], flush=True)
+
+
+def application(environ, start_response):
+    if environ["PATH_INFO"] == "/write":
+        body = bytes(64 << 20)
+        write = start_response("200 OK", [("Content-Length", str(len(body)))])
+        give_up(environ, lambda: write(body))
+        return []
+    source = environ["wsgi.input"]
+    give_up(environ, lambda: source.read(20000))
     parts = [source.readline(), source.read(9000), source.read(12000), source.readline(), source.read()]
     start_response("200 OK", [])
     return parts

@@ -34,6 +34,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(odd_applications_are_served).of_python(),
         behaviour!(locals_are_a_connections_own).of_python().needs(Need::Loops),
         behaviour!(a_read_that_is_given_up_loses_nothing).of_python().needs(Need::Loops),
+        behaviour!(a_write_that_is_given_up_cuts_its_response).of_python().needs(Need::Loops),
         behaviour!(a_body_is_closed_once_when_its_reader_leaves).of_python(),
         behaviour!(exit_functions_run_once).of_python(),
         behaviour!(threads_of_an_application_finish).of_python(),
@@ -259,6 +260,19 @@ fn a_read_that_is_given_up_loses_nothing(cell: &Cell) {
     let answer = client.answer("POST").unwrap();
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert!(answer.body == body, "{} bytes of {}", answer.body.len(), body.len());
+}
+
+/// The request that follows on the connection is not answered: the client could take its response for the rest of the body.
+fn a_write_that_is_given_up_cuts_its_response(cell: &Cell) {
+    let server = Setup::new(cell).app("impatient:application").start();
+    let mut client = Connection::open_narrow(server.address()).unwrap();
+    client.send_get("/write").unwrap();
+    client.send_get("/").unwrap();
+    server.log.line(&["given up"], SOON);
+    let line = server.log.line(&["GET /write"], SOON);
+    assert!(line.contains("shorter than its Content-Length"), "{line}");
+    client.one_answer("GET").unwrap_err();
+    assert_eq!(server.log.count("GET /write"), 1);
 }
 
 /// `close()` is called once, also if the client has disconnected.

@@ -134,14 +134,16 @@ impl Exchange {
 
     /// Finishes the response without blocking; the worker class sends what is still buffered. Calling it again has no
     /// effect.
+    ///
+    /// # Errors
+    /// The response is incomplete or cannot be sent. The exchange stays open, and [`Exchange::fail`] reports the failure.
     pub fn finish(&mut self) -> Result<()> {
         if self.state != State::Open {
             return Ok(());
         }
-        let raw = self.raw()?;
-        let result = raw.finish().into_result();
+        self.raw()?.finish().into_result()?;
         self.state = State::Finished;
-        result
+        Ok(())
     }
 
     /// Fails the exchange. If no part of the response has been sent, the client receives the failure's status (500 by

@@ -23,9 +23,17 @@ fn a_response_that_a_server_refuses_fails() {
     let get = Request::get("/");
     let split = call(&get, |exchange| exchange.respond(200, &[Header::new("A", "b\r\nC: d")], b""));
     assert_eq!((split.status, split.is_complete()), (500, false));
-    let short =
-        call(&get, |exchange| exchange.start(200, "", &[Header::new("Content-Length", "3")]));
-    assert_eq!(short.failed.map(|failure| failure.kind), Some(FailureKind::APPLICATION));
+    let start =
+        |exchange: &mut Exchange| exchange.start(200, "", &[Header::new("Content-Length", "3")]);
+    for finishes in [false, true] {
+        let short = call(&get, move |exchange| {
+            start(exchange)?;
+            if finishes { exchange.finish() } else { Ok(()) }
+        });
+        let failure = short.failed.expect("3 bytes were announced");
+        assert_eq!(failure.kind, FailureKind::APPLICATION);
+        assert_eq!(&*failure.message, "0 of 3 bytes were sent");
+    }
     let none = call(&get, |_| Ok(()));
     assert_eq!(none.status, 500);
     let panicked = call(&get, |_| panic!("on purpose"));
