@@ -20,11 +20,12 @@ def give_up(environ, operation):
 
 
 def application(environ, start_response):
-    if environ["PATH_INFO"] == "/write":
+    if environ["PATH_INFO"].startswith("/write"):
         body = bytes(64 << 20)
-        write = start_response("200 OK", [("Content-Length", str(len(body)))])
+        length = [("Content-Length", str(len(body)))]
+        write = start_response("200 OK", length if environ["PATH_INFO"] == "/write-length" else [])
         give_up(environ, lambda: write(body))
-        return []
+        return [b"the rest"] if environ["PATH_INFO"] == "/write-rest" else []
     source = environ["wsgi.input"]
     give_up(environ, lambda: source.read(20000))
     parts = [source.readline(), source.read(9000), source.read(12000), source.readline(), source.read()]

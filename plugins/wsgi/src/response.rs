@@ -35,6 +35,8 @@ pub(crate) struct Response {
     /// Length of the whole body, if it is known and not set by the application.
     whole: Option<u64>,
     written: u64,
+    /// Whether the application has given up a part before all of it was sent.
+    gap: bool,
     head_request: bool,
 }
 
@@ -58,6 +60,7 @@ impl Response {
         self.forget();
         self.phase = Phase::NotStarted;
         self.written = 0;
+        self.gap = false;
         self.whole = None;
         self.head_request = head_request;
     }
@@ -150,6 +153,7 @@ impl Response {
     /// Prepares to send a body part of `len` bytes and returns how many of them `Content-Length` permits.
     /// Passes the head to the exchange before the first part.
     pub(crate) fn begin_part(&mut self, exchange: &mut Exchange, len: u64) -> Result<u64> {
+        self.check_gapless()?;
         if let (Some(announced), Some(whole)) = (self.announced, self.whole)
             && whole < announced
             && self.phase == Phase::Started
@@ -171,8 +175,23 @@ impl Response {
         }
     }
 
-    /// Fails if the body is shorter than its `Content-Length`. Called at the end of the body.
+    /// Records that the application has given up a part before all of it was sent. What it sends afterwards fails: the
+    /// client would take the response for a complete one.
+    pub(crate) fn leave_gap(&mut self) {
+        self.gap = true;
+    }
+
+    fn check_gapless(&self) -> Result<()> {
+        if self.gap {
+            let message = "the application gave up write() before all of its data was sent";
+            return Err(Failure::application(message));
+        }
+        Ok(())
+    }
+
+    /// Fails if a part of the body is missing. Called at the end of the body.
     pub(crate) fn complete(&self) -> Result<()> {
+        self.check_gapless()?;
         match self.announced {
             Some(announced) if self.written < announced && !self.has_no_body() => {
                 Err(too_short(announced, self.written))

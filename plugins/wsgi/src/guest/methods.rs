@@ -100,7 +100,10 @@ pub(crate) fn send_all(me: &Object<'_>, request: &Request, bytes: &[u8]) -> PyRe
 fn send_from(me: &Object<'_>, request: &Request, bytes: &[u8], mut at: usize) -> PyResult<usize> {
     let (py, runtime) = (me.py(), request.runtime());
     while at < bytes.len() {
-        wait(me, request)?;
+        if let Err(raised) = wait(me, request) {
+            request.state(py)?.response.leave_gap();
+            return Err(raised);
+        }
         at = send_bytes(runtime, py, &mut *request.state(py)?, bytes, at, Data::Rest)?;
     }
     Ok(at)
