@@ -246,3 +246,27 @@ async def ticks(scope, receive, send):
     while True:
         await part(send, b"data: tick\n\n", True)
         await asyncio.sleep(0.01)
+
+
+async def given_up(scope, receive, send):
+    """Give up to wait until a part is sent, and send another one."""
+    await start(send)
+    try:
+        await asyncio.wait_for(part(send, b"a" * LARGE, True), 0.2)
+    except asyncio.TimeoutError:
+        say("given up")
+    await part(send, b"b")
+
+
+async def together(scope, receive, send):
+    """Send parts from several tasks, each of which would have to wait."""
+    await start(send)
+    tasks = [asyncio.ensure_future(part(send, letter * LARGE, True)) for letter in (b"a", b"b", b"c")]
+    await asyncio.sleep(0.2)
+    say("three tasks send")
+    await asyncio.gather(*tasks)
+    await part(send, b"")
+
+
+#: Length of a part that the buffers of the sockets do not hold.
+LARGE = 16 << 20

@@ -23,6 +23,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(a_body_arrives_in_parts).of_asgi(),
         behaviour!(a_cancelled_receive_loses_nothing).of_asgi(),
         behaviour!(messages_can_be_tasks).of_asgi(),
+        behaviour!(parts_are_sent_whole_and_in_order).of_asgi(),
         behaviour!(a_disconnect_is_received_and_ends_send).of_asgi(),
         behaviour!(a_task_is_cancelled_after_the_grace_period).of_asgi(),
         behaviour!(violations_of_the_protocol_are_named).of_asgi(),
@@ -40,6 +41,8 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
 }
 
 const SOON: Duration = Duration::from_secs(10);
+/// Length of the large parts in `asgi_requests.py`.
+const LARGE: usize = 16 << 20;
 
 fn serving(cell: &Cell) -> Setup {
     Setup::new(cell).app("asgi_requests:application")
@@ -155,6 +158,24 @@ fn messages_can_be_tasks(cell: &Cell) {
     server.until_held("/tasks");
     client.send("late").unwrap();
     assert_eq!(client.answer("POST").unwrap().text(), "late");
+}
+
+/// Whether the application waits for them or not, and from whichever task it sends them, as under uvicorn.
+fn parts_are_sent_whole_and_in_order(cell: &Cell) {
+    let server = serving(cell).start();
+    let (given_up, together) = ([(b'a', LARGE), (b'b', 1)], [b'a', b'b', b'c'].map(|l| (l, LARGE)));
+    for (path, line, parts) in [
+        ("/given_up", "given up", given_up.as_slice()),
+        ("/together", "three tasks send", together.as_slice()),
+    ] {
+        let mut client = server.connect();
+        client.send_get(path).unwrap();
+        server.log.line(&[line], SOON);
+        let body = client.answer("GET").unwrap().body;
+        let runs = body.chunk_by(|one, next| one == next);
+        let lengths: Vec<(u8, usize)> = runs.map(|run| (run[0], run.len())).collect();
+        assert_eq!(lengths, parts, "{path}");
+    }
 }
 
 fn a_disconnect_is_received_and_ends_send(cell: &Cell) {

@@ -1,6 +1,7 @@
 //! Operations of an application that may have to wait.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsRawFd as _, RawFd};
 
 use python::{GlobalRef, Object, PyResult, Python};
@@ -80,6 +81,14 @@ impl Source {
             Self::File(file) => file.as_raw_fd(),
             Self::Descriptor(fd) => *fd,
         }
+    }
+
+    /// Opens the application's file again, so that it no longer matters what becomes of its descriptor.
+    pub(crate) fn own(&mut self) -> io::Result<()> {
+        if let Self::Descriptor(fd) = self {
+            *self = Self::File(File::open(format!("/proc/self/fd/{fd}"))?);
+        }
+        Ok(())
     }
 }
 

@@ -3,6 +3,7 @@
 mod messages;
 mod state;
 
+use std::collections::VecDeque;
 use std::ffi::CStr;
 
 use python::clock::now_ns;
@@ -27,6 +28,9 @@ struct State {
     exchange: Option<Exchange>,
     incoming: Incoming,
     response: Response,
+    /// What was begun and could not be sent at once, in the order of the calls of `send`. It is the server's from then on:
+    /// that a task is cancelled, or that another one sends, must not leave a gap in the body.
+    unsent: VecDeque<Operation>,
     /// Whether the response has no body because the request is a HEAD.
     is_head_method: bool,
     /// Whether the client has disconnected or the deadline has passed.
@@ -72,8 +76,9 @@ impl Native for Http {
         &[&[Method { name: c"_end", entry: method!(request::end::<Http>) }]];
 
     fn end(self, py: Python<'_>) {
-        if let Some(waiting) = self.state.borrow(py).map(|mut state| state.waiting.take()) {
-            waiting.release(py);
+        if let Some(mut state) = self.state.borrow(py) {
+            state.drop_unsent(py);
+            state.waiting.take().release(py);
         }
     }
 }
@@ -91,6 +96,7 @@ impl Request for Http {
             exchange: Some(exchange),
             incoming: Incoming::Body { left: length, waits: false },
             response: Response::Start,
+            unsent: VecDeque::new(),
             is_head_method,
             is_gone: false,
             is_drained: false,
@@ -130,25 +136,14 @@ impl Request for Http {
 
     fn step<'py>(&self, py: Python<'py>, operation: &mut Operation) -> PyResult<Step<'py>> {
         let mut state = self.state(py)?;
-        match operation {
-            Operation::Receive => state.receive(py, self),
-            Operation::Send { data, at, more } => {
-                let data = data.get(py);
-                if state.write(py, self, data.as_bytes().unwrap_or_default(), at)? {
-                    state.after_body(py, self, *more).map(|()| Step::Done)
-                } else {
-                    Ok(Step::Wait)
-                }
-            }
-            Operation::Flush => Ok(Step::Done),
-            Operation::SendFile { file, more } => {
-                if state.write_file(py, self, file)? {
-                    state.after_body(py, self, *more).map(|()| Step::Done)
-                } else {
-                    Ok(Step::Wait)
-                }
-            }
+        if let Operation::Receive = operation {
+            return state.receive(py, self);
         }
+        if state.send_unsent(py, self)? && state.send(py, self, operation)? {
+            return Ok(Step::Done);
+        }
+        state.keep_unsent(py, std::mem::replace(operation, Operation::Flush))?;
+        Ok(Step::Wait)
     }
 
     fn future<'py>(&self, py: Python<'py>) -> PyResult<Object<'py>> {
@@ -199,6 +194,7 @@ impl Request for Http {
         // The application has ended the stream for the drain, by its return or with the error of `send`.
         let is_drained = state.is_drained
             && !state.is_gone
+            && state.unsent.is_empty()
             && matches!(response, Response::Body { .. })
             && (exception.is_none() || failure.is_some());
         let waiting = state.waiting.take();

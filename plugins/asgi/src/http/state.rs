@@ -5,7 +5,7 @@ use python::{Exception, PyErrSet, PyResult, Python};
 use worker_api::{Exchange, Failure, FailureKind, Step as Polled};
 
 use super::{Http, Incoming, Response, State};
-use crate::operation::{Span, Step};
+use crate::operation::{Operation, Span, Step};
 use crate::request::Request as _;
 use crate::runtime::AsgiRuntime;
 
@@ -96,8 +96,65 @@ impl State {
         Err(gone(py))
     }
 
+    /// Sends what operations before have left. Returns whether that is all of it.
+    pub(super) fn send_unsent(&mut self, py: Python<'_>, http: &Http) -> PyResult<bool> {
+        while let Some(mut operation) = self.unsent.pop_front() {
+            let sent = self.send(py, http, &mut operation);
+            if let Ok(false) = sent {
+                self.unsent.push_front(operation);
+                return Ok(false);
+            }
+            operation.release(py);
+            if sent.is_err() {
+                self.drop_unsent(py);
+                return sent;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Sends a part of the body, and then what follows it. Returns whether all of it is sent.
+    pub(super) fn send(
+        &mut self,
+        py: Python<'_>,
+        http: &Http,
+        operation: &mut Operation,
+    ) -> PyResult<bool> {
+        let (sent, more) = match operation {
+            Operation::Send { data, at, more } => {
+                let data = data.get(py);
+                (self.write(py, http, data.as_bytes().unwrap_or_default(), at)?, *more)
+            }
+            Operation::SendFile { file, more } => (self.write_file(py, http, file)?, *more),
+            Operation::Receive | Operation::Flush => return Ok(true),
+        };
+        if sent {
+            self.after_body(py, http, more)?;
+        }
+        Ok(sent)
+    }
+
+    /// Keeps an operation for [`State::send_unsent`].
+    pub(super) fn keep_unsent(&mut self, py: Python<'_>, mut operation: Operation) -> PyResult<()> {
+        match &mut operation {
+            Operation::Receive | Operation::Flush => return Ok(()),
+            Operation::Send { .. } => {}
+            // The application may give up the operation and close its descriptor.
+            Operation::SendFile { file, .. } => file.file.own().map_err(|error| {
+                PyErrSet::new(py, Exception::Os, &format!("cannot keep the file open: {error}"))
+            })?,
+        }
+        self.unsent.push_back(operation);
+        Ok(())
+    }
+
+    /// Drops what is unsent.
+    pub(super) fn drop_unsent(&mut self, py: Python<'_>) {
+        self.unsent.drain(..).for_each(|mut operation| operation.release(py));
+    }
+
     /// Writes `bytes` from the index `at` on, which moves. Returns whether all of them are written.
-    pub(super) fn write(
+    fn write(
         &mut self,
         py: Python<'_>,
         http: &Http,
@@ -114,12 +171,7 @@ impl State {
     }
 
     /// Writes a part of a file. Returns whether all of it is written.
-    pub(super) fn write_file(
-        &mut self,
-        py: Python<'_>,
-        http: &Http,
-        span: &mut Span,
-    ) -> PyResult<bool> {
+    fn write_file(&mut self, py: Python<'_>, http: &Http, span: &mut Span) -> PyResult<bool> {
         self.check_open(py)?;
         if let Response::Body { omitted: true, .. } = self.response {
             return Ok(true);
@@ -141,7 +193,7 @@ impl State {
     }
 
     /// What follows a part of the body: nothing if there is `more`, otherwise the trailers or the end.
-    pub(super) fn after_body(&mut self, py: Python<'_>, http: &Http, more: bool) -> PyResult<()> {
+    fn after_body(&mut self, py: Python<'_>, http: &Http, more: bool) -> PyResult<()> {
         if more {
             return Ok(());
         }
