@@ -258,6 +258,21 @@ async def given_up(scope, receive, send):
     await part(send, b"b")
 
 
+async def given_up_file(scope, receive, send):
+    """Give up to wait until a file is sent, close it, and open another one."""
+    await start(send)
+    with open("file", "rb") as file:
+        message = {"type": "http.response.zerocopysend", "file": file, "more_body": True}
+        try:
+            await asyncio.wait_for(send(message), 0.2)
+        except asyncio.TimeoutError:
+            say("given up")
+        descriptor = file.fileno()
+    with open(os.devnull, "rb") as other:
+        assert other.fileno() == descriptor
+        await part(send, b"b")
+
+
 async def together(scope, receive, send):
     """Send parts from several tasks, each of which would have to wait."""
     await start(send)

@@ -162,15 +162,17 @@ fn messages_can_be_tasks(cell: &Cell) {
 
 /// Whether the application waits for them or not, and from whichever task it sends them, as under uvicorn.
 fn parts_are_sent_whole_and_in_order(cell: &Cell) {
-    let server = serving(cell).start();
+    let server = serving(cell).file("file", "a".repeat(LARGE)).start();
     let (given_up, together) = ([(b'a', LARGE), (b'b', 1)], [b'a', b'b', b'c'].map(|l| (l, LARGE)));
     for (path, line, parts) in [
         ("/given_up", "given up", given_up.as_slice()),
+        ("/given_up_file", "given up", given_up.as_slice()),
         ("/together", "three tasks send", together.as_slice()),
     ] {
+        let start = server.log.mark();
         let mut client = server.connect();
         client.send_get(path).unwrap();
-        server.log.line(&[line], SOON);
+        server.log.line_after(start, &[line], SOON);
         let body = client.answer("GET").unwrap().body;
         let runs = body.chunk_by(|one, next| one == next);
         let lengths: Vec<(u8, usize)> = runs.map(|run| (run[0], run.len())).collect();

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd as _, RawFd};
 
+use python::descriptor::duplicate;
 use python::{GlobalRef, Object, PyResult, Python};
 
 /// What an attempt at an operation has led to.
@@ -83,10 +84,10 @@ impl Source {
         }
     }
 
-    /// Opens the application's file again, so that it no longer matters what becomes of its descriptor.
+    /// Duplicates the application's descriptor: it may close that one when it gives up the operation.
     pub(crate) fn own(&mut self) -> io::Result<()> {
         if let Self::Descriptor(fd) = self {
-            *self = Self::File(File::open(format!("/proc/self/fd/{fd}"))?);
+            *self = Self::File(duplicate(*fd)?);
         }
         Ok(())
     }

@@ -11,6 +11,7 @@
 //! | [`jimu`], `jimu.py` | what is simpler in Python: importing, hooks, logging, tracebacks |
 //! | [`engine`] | the engine of a worker class, driven by a guest loop |
 //! | [`server`] | the object that the native functions of modules are bound to |
+//! | [`descriptor`] | the application's file descriptors |
 //! | [`path`], [`remembered`] | parts of a request: percent escapes, objects that are reused for equal values |
 //! | `api`, `library` | the table of CPython's functions, and where they are found |
 //! | `attach` | the interpreter's lock: [`Python`], [`fn@attach`], [`attach_in_turn`], [`Python::detach`], the fork |
@@ -51,6 +52,7 @@ mod attach;
 pub mod clock;
 mod container;
 mod create;
+pub mod descriptor;
 pub mod drain;
 pub mod engine;
 mod error;

@@ -139,7 +139,6 @@ impl State {
         match &mut operation {
             Operation::Receive | Operation::Flush => return Ok(()),
             Operation::Send { .. } => {}
-            // The application may give up the operation and close its descriptor.
             Operation::SendFile { file, .. } => file.file.own().map_err(|error| {
                 PyErrSet::new(py, Exception::Os, &format!("cannot keep the file open: {error}"))
             })?,
