@@ -277,7 +277,8 @@ async def together(scope, receive, send):
     """Send parts from several tasks, each of which would have to wait."""
     await start(send)
     tasks = [asyncio.ensure_future(part(send, letter * LARGE, True)) for letter in (b"a", b"b", b"c")]
-    await asyncio.sleep(0.2)
+    # Each task calls send in this turn of the loop.
+    await asyncio.sleep(0)
     say("three tasks send")
     await asyncio.gather(*tasks)
     await part(send, b"")

@@ -1,4 +1,4 @@
-"""Gives up operations: a read of the body, after which it reads in other ways; a `write()` to a client that reads nothing."""
+"""Gives up a read of the body, and then reads the body in other ways; or a `write()` to a client that does not read."""
 
 import sys
 
@@ -20,12 +20,13 @@ def give_up(environ, operation):
 
 
 def application(environ, start_response):
-    if environ["PATH_INFO"].startswith("/write"):
+    path = environ["PATH_INFO"]
+    if path.startswith("/write"):
         body = bytes(64 << 20)
         length = [("Content-Length", str(len(body)))]
-        write = start_response("200 OK", length if environ["PATH_INFO"] == "/write-length" else [])
+        write = start_response("200 OK", length if path == "/write-length" else [])
         give_up(environ, lambda: write(body))
-        return [b"the rest"] if environ["PATH_INFO"] == "/write-rest" else []
+        return [b"the rest"] if path == "/write-rest" else []
     source = environ["wsgi.input"]
     give_up(environ, lambda: source.read(20000))
     parts = [source.readline(), source.read(9000), source.read(12000), source.readline(), source.read()]
