@@ -1,14 +1,20 @@
 """An ASGI application, each path of which treats a WebSocket in another way. What it sees is printed to standard error."""
 
 import asyncio
+import gc
 import json
 import os
 import sys
+import weakref
+
+#: The tasks of WebSockets that something refers to.
+TASKS = weakref.WeakSet()
 
 
 async def application(scope, receive, send):
     if scope["type"] != "websocket":
         raise RuntimeError("only websocket is served")
+    TASKS.add(asyncio.current_task())
     assert (await receive()) == {"type": "websocket.connect"}
     await globals()[scope["path"][len(scope["root_path"]):].split("/")[1]](scope, receive, send)
 
@@ -65,6 +71,14 @@ async def fails(scope, receive, send):
 async def ends(scope, receive, send):
     """Return without a close."""
     await send({"type": "websocket.accept"})
+
+
+async def tasks(scope, receive, send):
+    """Send the number of tasks for each message."""
+    await send({"type": "websocket.accept"})
+    while (await receive())["type"] == "websocket.receive":
+        gc.collect()
+        await send({"type": "websocket.send", "text": str(len(TASKS))})
 
 
 async def closes(scope, receive, send):

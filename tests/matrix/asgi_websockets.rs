@@ -15,6 +15,7 @@ use jimu_tests::{
     runner::Behaviour,
     server::{Server, Setup},
     tls::Authority,
+    wait,
 };
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -38,6 +39,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(a_websocket_can_be_denied).of_asgi(),
         behaviour!(bad_handshakes_are_refused).of_asgi(),
         behaviour!(close_codes_pass_in_both_directions).of_asgi(),
+        behaviour!(a_websocket_that_is_over_is_freed).of_asgi(),
         behaviour!(a_close_behind_unread_messages_ends_the_connection).of_asgi(),
         behaviour!(a_lost_client_is_a_disconnect).of_asgi(),
         behaviour!(an_exception_closes_a_websocket).of_asgi(),
@@ -289,6 +291,22 @@ fn close_codes_pass_in_both_directions(cell: &Cell) {
     let mut socket = open(&server, "/ends");
     assert_eq!(closed(&mut socket).0, 1000, "at the end of the task");
     assert!(!server.stop().log.contains("Traceback"));
+}
+
+/// Also if its task has ended before the connection.
+fn a_websocket_that_is_over_is_freed(cell: &Cell) {
+    let server = serving(cell).start();
+    for _ in 0..10 {
+        let mut socket = open(&server, "/ends");
+        assert_eq!(closed(&mut socket).0, 1000);
+        drop(open(&server, "/ends"));
+    }
+    let mut socket = open(&server, "/tasks");
+    wait::until("only the task that counts", SOON, || {
+        socket.send(Message::text("how many?")).unwrap();
+        let count = socket.read().unwrap().into_text().unwrap();
+        if count == "1" { Ok(()) } else { Err(format!("{count} tasks")) }
+    });
 }
 
 /// Also if the application has received so little that the server has stopped to read.

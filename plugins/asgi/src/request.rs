@@ -161,15 +161,22 @@ impl<R: Request> Subject for RequestTypes<R> {
     }
 
     fn wake(&self, py: Python<'_>, request: &Object<'_>) -> PyResult<()> {
-        self.kind.value(request)?.wake(py)
+        let request = self.kind.value(request)?;
+        request.wake(py)?;
+        forget_if_over(py, request)
     }
 
     fn set_gone(&self, py: Python<'_>, request: &Object<'_>) -> PyResult<Option<bool>> {
-        self.kind.value(request)?.set_gone(py)
+        let request = self.kind.value(request)?;
+        let concerns_task = request.set_gone(py)?;
+        forget_if_over(py, request)?;
+        Ok(concerns_task)
     }
 
     fn drain(&self, py: Python<'_>, request: &Object<'_>) -> PyResult<()> {
-        self.kind.value(request)?.drain(py)
+        let request = self.kind.value(request)?;
+        request.drain(py)?;
+        forget_if_over(py, request)
     }
 
     fn is_late(&self, py: Python<'_>, request: &Object<'_>) -> PyResult<bool> {
