@@ -248,25 +248,48 @@ async def ticks(scope, receive, send):
         await asyncio.sleep(0.01)
 
 
-async def given_up(scope, receive, send):
-    """Give up to wait until a part is sent, and send another one."""
-    await start(send)
+async def give_up(sent):
+    """Give up to wait until a part is sent."""
     try:
-        await asyncio.wait_for(part(send, b"a" * LARGE, True), 0.2)
+        await asyncio.wait_for(sent, 0.2)
     except asyncio.TimeoutError:
         say("given up")
+
+
+async def given_up(scope, receive, send):
+    """Give up a part, and send another one."""
+    await start(send)
+    await give_up(part(send, b"a" * LARGE, True))
     await part(send, b"b")
 
 
+async def given_up_while_idle(scope, receive, send):
+    """Give up a part, and send another one when another request demands it."""
+    released.clear()
+    await start(send)
+    await give_up(part(send, b"a" * LARGE, True))
+    await released.wait()
+    await part(send, b"b")
+
+
+async def given_up_at_end(scope, receive, send):
+    """Give up the last part, and return."""
+    await start(send)
+    await give_up(part(send, b"a" * LARGE))
+
+
+async def given_up_before_trailers(scope, receive, send):
+    """Give up the last part, and send trailers."""
+    await start(send, trailers=True)
+    await give_up(part(send, b"a" * LARGE))
+    await send({"type": "http.response.trailers", "headers": [(b"x-sum", b"4")]})
+
+
 async def given_up_file(scope, receive, send):
-    """Give up to wait until a file is sent, close it, and open another one."""
+    """Give up a file, close it, and open another one."""
     await start(send)
     with open("file", "rb") as file:
-        message = {"type": "http.response.zerocopysend", "file": file, "more_body": True}
-        try:
-            await asyncio.wait_for(send(message), 0.2)
-        except asyncio.TimeoutError:
-            say("given up")
+        await give_up(send({"type": "http.response.zerocopysend", "file": file, "more_body": True}))
         descriptor = file.fileno()
     with open(os.devnull, "rb") as other:
         assert other.fileno() == descriptor

@@ -54,6 +54,22 @@ async def denies(scope, receive, send):
     await send({"type": "websocket.http.response.body", "body": b"are you"})
 
 
+async def denies_at_length(scope, receive, send):
+    """Give up two parts of a denial, and return."""
+    await send({"type": "websocket.http.response.start", "status": 401, "headers": []})
+    for letter, more in ((b"a", True), (b"b", False)):
+        part = {"type": "websocket.http.response.body", "body": letter * LARGE, "more_body": more}
+        try:
+            await asyncio.wait_for(send(part), 0.2)
+        except asyncio.TimeoutError:
+            say("gave up " + letter.decode())
+
+
+async def denies_in_part(scope, receive, send):
+    await send({"type": "websocket.http.response.start", "status": 401, "headers": []})
+    await send({"type": "websocket.http.response.body", "body": b"who ", "more_body": True})
+
+
 async def returns(scope, receive, send):
     pass
 
@@ -124,3 +140,7 @@ async def impatient(scope, receive, send):
         if message["type"] == "websocket.disconnect":
             return
         await send(dict(message, type="websocket.send"))
+
+
+#: Length of a part that the buffers of the sockets do not hold.
+LARGE = 16 << 20

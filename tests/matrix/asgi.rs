@@ -9,7 +9,7 @@ use std::{
 use jimu_tests::{
     behaviour,
     cell::Cell,
-    http::{Address, Broken},
+    http::{Address, Broken, Connection},
     runner::Behaviour,
     server::{Server, Setup},
 };
@@ -24,6 +24,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(a_cancelled_receive_loses_nothing).of_asgi(),
         behaviour!(messages_can_be_tasks).of_asgi(),
         behaviour!(parts_are_sent_whole_and_in_order).of_asgi(),
+        behaviour!(what_was_given_up_is_sent_at_once).of_asgi(),
         behaviour!(a_disconnect_is_received_and_ends_send).of_asgi(),
         behaviour!(a_task_is_cancelled_after_the_grace_period).of_asgi(),
         behaviour!(violations_of_the_protocol_are_named).of_asgi(),
@@ -167,17 +168,46 @@ fn parts_are_sent_whole_and_in_order(cell: &Cell) {
     for (path, line, parts) in [
         ("/given_up", "given up", given_up.as_slice()),
         ("/given_up_file", "given up", given_up.as_slice()),
+        ("/given_up_at_end", "given up", &given_up[..1]),
+        ("/given_up_before_trailers", "given up", &given_up[..1]),
         ("/together", "three tasks send", together.as_slice()),
     ] {
-        let start = server.log.mark();
-        let mut client = server.connect();
-        client.send_get(path).unwrap();
-        server.log.line_after(start, &[line], SOON);
-        let body = client.answer("GET").unwrap().body;
-        let runs = body.chunk_by(|one, next| one == next);
-        let lengths: Vec<(u8, usize)> = runs.map(|run| (run[0], run.len())).collect();
-        assert_eq!(lengths, parts, "{path}");
+        let mut client = unread(&server, path, line);
+        let answer = client.answer("GET").unwrap();
+        assert_eq!(runs(&answer.body), parts, "{path}");
+        assert_eq!(answer.trailers.len(), usize::from(path.ends_with("trailers")), "{path}");
+        assert_eq!(client.get("/context").unwrap().status, 200, "{path}: the connection is kept");
     }
+}
+
+/// Even while no task waits for it, as under uvicorn.
+fn what_was_given_up_is_sent_at_once(cell: &Cell) {
+    let server = serving(cell).start();
+    let mut client = unread(&server, "/given_up_while_idle", "given up");
+    let mut arrived = 0;
+    while arrived < LARGE {
+        arrived += client.fill().unwrap();
+    }
+    server.get("/release");
+    assert_eq!(runs(&client.answer("GET").unwrap().body), [(b'a', LARGE), (b'b', 1)]);
+    // There is nothing that a client that leaves would keep.
+    drop(unread(&server, "/given_up_at_end", "given up"));
+    server.until_workers("no request", |all| all.iter().all(|one| one.in_flight.is_empty()));
+    assert!(!server.stop().log.contains("Traceback"));
+}
+
+/// Sends a request, and waits for a line of the log without reading the response.
+fn unread(server: &Server, path: &str, line: &str) -> Connection {
+    let start = server.log.mark();
+    let mut client = server.connect();
+    client.send_get(path).unwrap();
+    server.log.line_after(start, &[line], SOON);
+    client
+}
+
+/// Returns each byte and how often it follows in a row.
+fn runs(body: &[u8]) -> Vec<(u8, usize)> {
+    body.chunk_by(|one, next| one == next).map(|run| (run[0], run.len())).collect()
 }
 
 fn a_disconnect_is_received_and_ends_send(cell: &Cell) {

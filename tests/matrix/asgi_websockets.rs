@@ -10,7 +10,7 @@ use std::{
 use jimu_tests::{
     behaviour,
     cell::{Cell, apps, frameworks_python, has_modules},
-    http::{Address, Answer, Connection},
+    http::{Address, Answer, Broken, Connection},
     load::{Load, Plan, get},
     runner::Behaviour,
     server::{Server, Setup},
@@ -146,11 +146,18 @@ fn messages_in_pieces_and_in_bursts_are_echoed(cell: &Cell) {
 /// Sends this handshake, and returns the response.
 fn shake(server: &Server, path: &str, fields: &str) -> Answer {
     let mut client = server.connect();
-    client
-        .send(format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{fields}\r\n"))
-        .unwrap();
+    client.send(handshake(path, fields)).unwrap();
     client.answer("GET").unwrap()
 }
+
+fn handshake(path: &str, fields: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{fields}\r\n"
+    )
+}
+
+/// Length of a part of the application `asgi_sockets`.
+const LARGE: usize = 16 << 20;
 
 const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 const VERSION: &str = "Sec-WebSocket-Version: 13\r\n";
@@ -249,7 +256,17 @@ fn a_websocket_can_be_denied(cell: &Cell) {
     let answer = shake(&server, "/denies", &good);
     assert_eq!((answer.status, answer.text().as_str()), (401, "who are you"));
     assert_eq!(answer.field("X-Own"), Some("denied"));
+    let mut client = server.connect();
+    client.send(handshake("/denies_at_length", &good)).unwrap();
+    server.log.line(&["gave up b"], SOON);
+    let body = client.answer("GET").unwrap().body;
+    let parts: Vec<_> = body.chunk_by(|one, next| one == next).map(|run| run.len()).collect();
+    assert_eq!(parts, [LARGE, LARGE], "whole and in order");
     assert!(!server.log.text().contains("Traceback"));
+    let mut client = server.connect();
+    client.send(handshake("/denies_in_part", &good)).unwrap();
+    assert!(matches!(client.answer("GET"), Err(Broken::Cut(_))));
+    server.log.line(&["without completing its response to the handshake"], SOON);
     assert_eq!(shake(&server, "/returns", &good).status, 500);
     server.log.line(&["returned without accepting or closing the WebSocket"], SOON);
     assert_eq!(shake(&server, "/fails_early", &good).status, 500);

@@ -14,7 +14,7 @@
 //! | [`websocket`] | one WebSocket |
 //! | [`message`] | the parts of a message that the application sends |
 //! | [`timers`] | when pings and the ends of silent connections are due |
-//! | [`operation`], [`waiters`] | what waits, and the futures that it waits for |
+//! | [`operation`], [`unsent`], [`waiters`] | what waits, the order in which it is sent, and the futures of the tasks |
 //! | [`scope`] | its scope |
 //! | [`head`] | the head of its response |
 //! | [`awaitable`] | what `receive()` and `send()` return |
@@ -40,6 +40,7 @@ mod request;
 mod runtime;
 mod scope;
 mod timers;
+mod unsent;
 mod waiters;
 mod websocket;
 

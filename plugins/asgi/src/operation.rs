@@ -51,12 +51,14 @@ pub(crate) trait Subject: Sync {
 pub(crate) enum Operation {
     /// Returns the next message.
     Receive,
-    /// Sends `data` from the index `at` on, and then what follows a part of the body.
-    Send { data: GlobalRef, at: usize, more: bool },
-    /// Sends what is encoded already: of a WebSocket.
+    /// Sends `data` from the index `at` on, and then ends the response if it `ends` with that.
+    Send { data: GlobalRef, at: usize, ends: bool },
+    /// Sends a part of a file, and then ends the response if it `ends` with that.
+    SendFile { file: Span, ends: bool },
+    /// Ends the response with these trailers.
+    SendTrailers(Vec<(String, Vec<u8>)>),
+    /// Sends what was begun before: the frames of a WebSocket, or what is unsent.
     Flush,
-    /// Sends a part of a file.
-    SendFile { file: Span, more: bool },
 }
 
 /// A part of a file.

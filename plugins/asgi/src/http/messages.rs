@@ -5,6 +5,7 @@ use std::fs::File;
 use python::{Exception, GlobalRef, Object, PyErrSet, PyResult, Python, required};
 use worker_api::Header;
 
+use super::state::gone;
 use super::{Http, Response, State};
 use crate::head::owned_headers;
 use crate::message::Sent;
@@ -35,29 +36,26 @@ pub(super) fn begin<'py>(
             if length == 0 && !more && state.is_cut() {
                 return state.complete(py, http).map(|()| None);
             }
-            state.begin_body(py, http, length, more)?;
-            Ok(Some(Operation::Send { data: data.store(), at: 0, more }))
+            let ends = state.begin_body(py, http, length, more)?;
+            Ok(Some(Operation::Send { data: data.store(), at: 0, ends }))
         }
         ("http.response.pathsend", Response::FirstBody { .. }) => {
             let path = message.item(&names.path)?;
             let file = open_file(py, required(py, path, "path")?.as_str()?)?;
             let left = file.metadata().map_or(0, |facts| facts.len());
-            state.begin_body(py, http, left as usize, false)?;
+            let ends = state.begin_body(py, http, left as usize, false)?;
             let file = Span { file: Source::File(file), offset: 0, left };
-            Ok(Some(Operation::SendFile { file, more: false }))
+            Ok(Some(Operation::SendFile { file, ends }))
         }
         ("http.response.zerocopysend", Response::FirstBody { .. } | Response::Body { .. }) => {
             let (file, more) = (zero_copy_span(py, &message)?, message.flag(&names.more_body)?);
-            state.begin_body(py, http, file.left as usize, more)?;
-            Ok(Some(Operation::SendFile { file, more }))
+            let ends = state.begin_body(py, http, file.left as usize, more)?;
+            Ok(Some(Operation::SendFile { file, ends }))
         }
         ("http.response.trailers", Response::Trailers(_)) => {
             state.add_trailers(&message)?;
-            if !message.flag(&names.more_trailers)? {
-                state.send_trailers(py)?;
-                state.complete(py, http)?;
-            }
-            Ok(None)
+            let more = message.flag(&names.more_trailers)?;
+            Ok(if more { None } else { state.take_trailers().map(Operation::SendTrailers) })
         }
         ("http.response.early_hint", Response::Start | Response::FirstBody { .. }) => {
             state.early_hint(py, &message).map(|()| None)
@@ -66,6 +64,7 @@ pub(super) fn begin<'py>(
             // For tests in the application's process: nothing is sent.
             Ok(None)
         }
+        _ if state.is_gone => Err(gone(py)),
         _ => Err(unexpected(py, kind, &state)),
     }
 }
@@ -119,14 +118,12 @@ impl State {
         Ok(())
     }
 
-    /// Passes the trailers to the exchange.
-    fn send_trailers(&mut self, py: Python<'_>) -> PyResult<()> {
-        let response = std::mem::replace(&mut self.response, Response::Nothing);
-        let Response::Trailers(all) = response else { return Ok(()) };
-        let headers: Vec<Header<'_>> =
-            all.iter().map(|(name, value)| Header::new(name, value)).collect();
-        let set = self.open(py)?.trailers(&headers);
-        set.map_err(|failure| self.raise(py, failure))
+    /// Takes the trailers, which are complete.
+    fn take_trailers(&mut self) -> Option<Vec<(String, Vec<u8>)>> {
+        match std::mem::replace(&mut self.response, Response::Nothing) {
+            Response::Trailers(all) => Some(all),
+            _ => None,
+        }
     }
 
     /// Sends 103 with the links of a message (RFC 8297).

@@ -3,7 +3,6 @@
 mod messages;
 mod state;
 
-use std::collections::VecDeque;
 use std::ffi::CStr;
 
 use python::clock::now_ns;
@@ -14,6 +13,7 @@ use worker_api::{Exchange, Failure, FailureKind};
 use crate::head::Head;
 use crate::operation::{Operation, Step};
 use crate::request::{self, Request, RequestTypes};
+use crate::unsent::Unsent;
 use crate::waiters::Waiters;
 
 /// A request. The value of the Python object to which `receive` and `send` are bound.
@@ -28,11 +28,12 @@ struct State {
     exchange: Option<Exchange>,
     incoming: Incoming,
     response: Response,
-    /// What was begun and could not be sent at once, in the order of the calls of `send`. It is the server's from then on:
-    /// that a task is cancelled, or that another one sends, must not leave a gap in the body.
-    unsent: VecDeque<Operation>,
-    /// Whether the response has no body because the request is a HEAD.
-    is_head_method: bool,
+    /// What was begun and could not be sent at once.
+    unsent: Unsent,
+    /// Whether the application has returned from a complete response, a part of which is unsent.
+    has_returned: bool,
+    /// Whether the response has no body: the request is a HEAD, or the status says so.
+    omits_body: bool,
     /// Whether the client has disconnected or the deadline has passed.
     is_gone: bool,
     /// Whether the worker drains and this is a stream of events: it received the disconnect, and may send its end.
@@ -63,10 +64,10 @@ enum Response {
     /// The first `http.response.body`. The head is sent with it.
     FirstBody { head: Head, has_trailers: bool },
     /// More of the body.
-    Body { omitted: bool, has_trailers: bool, is_event_stream: bool },
+    Body { has_trailers: bool, is_event_stream: bool },
     /// `http.response.trailers`
     Trailers(Vec<(String, Vec<u8>)>),
-    /// None: the response is complete.
+    /// None: they were all accepted.
     Nothing,
 }
 
@@ -77,7 +78,7 @@ impl Native for Http {
 
     fn end(self, py: Python<'_>) {
         if let Some(mut state) = self.state.borrow(py) {
-            state.drop_unsent(py);
+            state.unsent.release(py);
             state.waiting.take().release(py);
         }
     }
@@ -91,13 +92,14 @@ impl Request for Http {
     fn new(types: &'static RequestTypes<Self>, number: u64, exchange: Exchange) -> Self {
         let head = exchange.head();
         let length = head.content_length.into_option();
-        let is_head_method = head.method.as_str() == "HEAD";
+        let omits_body = head.method.as_str() == "HEAD";
         let state = State {
             exchange: Some(exchange),
             incoming: Incoming::Body { left: length, waits: false },
             response: Response::Start,
-            unsent: VecDeque::new(),
-            is_head_method,
+            unsent: Unsent::default(),
+            has_returned: false,
+            omits_body,
             is_gone: false,
             is_drained: false,
             waiting: Waiters::default(),
@@ -142,7 +144,7 @@ impl Request for Http {
         if state.send_unsent(py, self)? && state.send(py, self, operation)? {
             return Ok(Step::Done);
         }
-        state.keep_unsent(py, std::mem::replace(operation, Operation::Flush))?;
+        state.unsent.push(py, std::mem::replace(operation, Operation::Flush))?;
         Ok(Step::Wait)
     }
 
@@ -151,7 +153,10 @@ impl Request for Http {
     }
 
     fn wake(&self, py: Python<'_>) -> PyResult<()> {
-        let waiting = self.state(py)?.waiting.take();
+        let mut state = self.state(py)?;
+        state.wake(py, self);
+        let waiting = state.waiting.take();
+        drop(state);
         waiting.resolve(py, self.runtime())
     }
 
@@ -186,6 +191,11 @@ impl Request for Http {
 
     fn end_task(&self, py: Python<'_>, exception: Option<&Object<'_>>) -> PyResult<bool> {
         let mut state = self.state(py)?;
+        if matches!(state.response, Response::Nothing) && !state.unsent.is_empty() && !state.is_gone
+        {
+            state.has_returned = true;
+            return Ok(false);
+        }
         let Some(mut exchange) = state.exchange.take() else {
             return Ok(false);
         };

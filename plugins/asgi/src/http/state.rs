@@ -2,9 +2,10 @@
 
 use python::fault::is_outside;
 use python::{Exception, PyErrSet, PyResult, Python};
-use worker_api::{Exchange, Failure, FailureKind, Step as Polled};
+use worker_api::{Exchange, Failure, FailureKind, Header, Step as Polled};
 
 use super::{Http, Incoming, Response, State};
+use crate::head::Head;
 use crate::operation::{Operation, Span, Step};
 use crate::request::Request as _;
 use crate::runtime::AsgiRuntime;
@@ -59,24 +60,49 @@ impl State {
         Ok(Step::Message(message))
     }
 
-    /// Starts the response with its first part of `length` bytes, which is the whole body unless `more`.
+    /// Accepts a part of the body, and starts the response with the first one, of `length` bytes. Returns whether the
+    /// response ends with it.
     pub(super) fn begin_body(
         &mut self,
         py: Python<'_>,
         http: &Http,
         length: usize,
         more: bool,
+    ) -> PyResult<bool> {
+        match std::mem::replace(&mut self.response, Response::Nothing) {
+            Response::FirstBody { head, has_trailers } => {
+                let whole = (!more && !has_trailers).then_some(length);
+                self.start(py, http, &head, has_trailers, whole)?;
+            }
+            response => {
+                self.response = response;
+                if more {
+                    self.check_not_drained(py)?;
+                }
+            }
+        }
+        let Response::Body { has_trailers, .. } = self.response else { return Ok(false) };
+        if more {
+            return Ok(false);
+        }
+        self.response =
+            if has_trailers { Response::Trailers(Vec::new()) } else { Response::Nothing };
+        Ok(!has_trailers)
+    }
+
+    /// Starts the response. `whole` is the length of a body in one piece.
+    fn start(
+        &mut self,
+        py: Python<'_>,
+        http: &Http,
+        head: &Head,
+        has_trailers: bool,
+        whole: Option<usize>,
     ) -> PyResult<()> {
-        let response = std::mem::replace(&mut self.response, Response::Nothing);
-        let Response::FirstBody { head, has_trailers } = response else {
-            self.response = response;
-            return if more { self.check_not_drained(py) } else { Ok(()) };
-        };
-        let omitted = self.is_head_method || head.has_no_body();
         let is_event_stream = head.is_event_stream;
-        let whole = (!more && !has_trailers).then_some(length);
+        self.omits_body |= head.has_no_body();
         let started = head.start(self.open(py)?, whole);
-        self.response = Response::Body { omitted, has_trailers, is_event_stream };
+        self.response = Response::Body { has_trailers, is_event_stream };
         started.map_err(|failure| self.raise(py, failure))?;
         if is_event_stream && http.runtime().interpreter.drain.has_begun() {
             self.is_drained = true;
@@ -96,60 +122,59 @@ impl State {
         Err(gone(py))
     }
 
-    /// Sends what operations before have left. Returns whether that is all of it.
+    /// Sends what is unsent, as far as there is room. Returns whether that is all of it.
     pub(super) fn send_unsent(&mut self, py: Python<'_>, http: &Http) -> PyResult<bool> {
-        while let Some(mut operation) = self.unsent.pop_front() {
-            let sent = self.send(py, http, &mut operation);
-            if let Ok(false) = sent {
-                self.unsent.push_front(operation);
-                return Ok(false);
-            }
-            operation.release(py);
-            if sent.is_err() {
-                self.drop_unsent(py);
-                return sent;
-            }
+        if self.unsent.has_failed() {
+            return Err(self.failure.as_ref().map_or_else(|| gone(py), |known| error(py, known)));
         }
-        Ok(true)
+        if self.unsent.is_empty() {
+            return Ok(true);
+        }
+        let mut unsent = std::mem::take(&mut self.unsent);
+        let sent = unsent.continue_with(py, |operation| self.send(py, http, operation));
+        self.unsent = unsent;
+        sent
     }
 
-    /// Sends a part of the body, and then what follows it. Returns whether all of it is sent.
+    /// After a waker has fired: sends what is unsent, whether a task waits for it or not.
+    pub(super) fn wake(&mut self, py: Python<'_>, http: &Http) {
+        self.unsent.wake();
+        if let Err(raised) = self.send_unsent(py, http) {
+            // Tasks that wait for it receive the error.
+            raised.clear(py);
+            if self.has_returned
+                && let Some(mut exchange) = self.exchange.take()
+                && let Some(failure) = self.failure.take()
+            {
+                exchange.fail(failure);
+            }
+        }
+    }
+
+    /// Sends a part of the body or the trailers, and then ends the response if that is its end. Returns whether all of it
+    /// is sent.
     pub(super) fn send(
         &mut self,
         py: Python<'_>,
         http: &Http,
         operation: &mut Operation,
     ) -> PyResult<bool> {
-        let (sent, more) = match operation {
-            Operation::Send { data, at, more } => {
+        let (sent, ends) = match operation {
+            Operation::Send { data, at, ends } => {
                 let data = data.get(py);
-                (self.write(py, http, data.as_bytes().unwrap_or_default(), at)?, *more)
+                (self.write(py, http, data.as_bytes().unwrap_or_default(), at)?, *ends)
             }
-            Operation::SendFile { file, more } => (self.write_file(py, http, file)?, *more),
-            Operation::Receive | Operation::Flush => return Ok(true),
+            Operation::SendFile { file, ends } => (self.write_file(py, http, file)?, *ends),
+            Operation::SendTrailers(all) => {
+                self.set_trailers(py, all)?;
+                (true, true)
+            }
+            Operation::Receive | Operation::Flush => (true, false),
         };
-        if sent {
-            self.after_body(py, http, more)?;
+        if sent && ends {
+            self.complete(py, http)?;
         }
         Ok(sent)
-    }
-
-    /// Keeps an operation for [`State::send_unsent`].
-    pub(super) fn keep_unsent(&mut self, py: Python<'_>, mut operation: Operation) -> PyResult<()> {
-        match &mut operation {
-            Operation::Receive | Operation::Flush => return Ok(()),
-            Operation::Send { .. } => {}
-            Operation::SendFile { file, .. } => file.file.own().map_err(|error| {
-                PyErrSet::new(py, Exception::Os, &format!("cannot keep the file open: {error}"))
-            })?,
-        }
-        self.unsent.push_back(operation);
-        Ok(())
-    }
-
-    /// Drops what is unsent.
-    pub(super) fn drop_unsent(&mut self, py: Python<'_>) {
-        self.unsent.drain(..).for_each(|mut operation| operation.release(py));
     }
 
     /// Writes `bytes` from the index `at` on, which moves. Returns whether all of them are written.
@@ -161,7 +186,7 @@ impl State {
         at: &mut usize,
     ) -> PyResult<bool> {
         self.check_open(py)?;
-        if let Response::Body { omitted: true, .. } = self.response {
+        if self.omits_body {
             return Ok(true);
         }
         let Some(exchange) = self.exchange.as_mut() else { return Ok(true) };
@@ -172,7 +197,7 @@ impl State {
     /// Writes a part of a file. Returns whether all of it is written.
     fn write_file(&mut self, py: Python<'_>, http: &Http, span: &mut Span) -> PyResult<bool> {
         self.check_open(py)?;
-        if let Response::Body { omitted: true, .. } = self.response {
+        if self.omits_body {
             return Ok(true);
         }
         let fd = span.file.fd();
@@ -191,16 +216,12 @@ impl State {
         Ok(true)
     }
 
-    /// What follows a part of the body: nothing if there is `more`, otherwise the trailers or the end.
-    fn after_body(&mut self, py: Python<'_>, http: &Http, more: bool) -> PyResult<()> {
-        if more {
-            return Ok(());
-        }
-        if let Response::Body { has_trailers: true, .. } = self.response {
-            self.response = Response::Trailers(Vec::new());
-            return Ok(());
-        }
-        self.complete(py, http)
+    /// Passes the trailers to the exchange.
+    fn set_trailers(&mut self, py: Python<'_>, all: &[(String, Vec<u8>)]) -> PyResult<()> {
+        let headers: Vec<Header<'_>> =
+            all.iter().map(|(name, value)| Header::new(name, value)).collect();
+        let set = self.open(py)?.trailers(&headers);
+        set.map_err(|failure| self.raise(py, failure))
     }
 
     /// Ends a complete response. The task may go on. It is no error that the client has disconnected: many do so behind
@@ -242,17 +263,23 @@ impl State {
     /// Records a failure of the exchange and sets the corresponding exception.
     #[cold]
     pub(super) fn raise(&mut self, py: Python<'_>, failure: Failure) -> PyErrSet {
-        let kind = match failure.kind {
-            FailureKind::GONE => Exception::ConnectionReset,
-            FailureKind::TIMEOUT => Exception::Timeout,
-            FailureKind::APPLICATION => Exception::Runtime,
-            _ => Exception::Os,
-        };
-        let raised = PyErrSet::new(py, kind, &failure.to_string());
+        let raised = error(py, &failure);
         self.is_gone |= is_outside(&failure);
         self.failure.get_or_insert(failure);
         raised
     }
+}
+
+/// Sets the exception for a failure of the exchange.
+#[cold]
+fn error(py: Python<'_>, failure: &Failure) -> PyErrSet {
+    let kind = match failure.kind {
+        FailureKind::GONE => Exception::ConnectionReset,
+        FailureKind::TIMEOUT => Exception::Timeout,
+        FailureKind::APPLICATION => Exception::Runtime,
+        _ => Exception::Os,
+    };
+    PyErrSet::new(py, kind, &failure.to_string())
 }
 
 #[cold]

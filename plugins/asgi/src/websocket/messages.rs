@@ -2,8 +2,9 @@
 
 use jimu_websocket::{CloseCode, Message, Settings};
 use python::clock::now_ns;
+use python::fault::is_outside;
 use python::{Exception, Object, PyErrSet, PyResult, Python, required};
-use worker_api::Header;
+use worker_api::{Failure, FailureKind, Header};
 
 use super::connection::Connection;
 use super::handshake::offer;
@@ -57,7 +58,10 @@ pub(super) fn begin<'py>(
             let (data, more) = message.body()?;
             let length = data.as_bytes().unwrap_or_default().len();
             state.begin_denial(py, (!more).then_some(length))?;
-            Ok(Some(Operation::Send { data: data.store(), at: 0, more }))
+            if !more {
+                state.phase = Phase::Denied;
+            }
+            Ok(Some(Operation::Send { data: data.store(), at: 0, ends: !more }))
         }
         _ => {
             let message = format!("unexpected ASGI message {kind:?}");
@@ -132,17 +136,43 @@ impl State {
         head.start(exchange, length).map_err(|failure| failed(py, &failure))
     }
 
-    /// Writes a part of that response from the index `at` on, which moves. Returns whether all of it is written.
-    pub(super) fn write_denial(
+    /// Sends what is unsent of that response, as far as there is room. Returns whether that is all of it.
+    pub(super) fn send_unsent(&mut self, py: Python<'_>, socket: &WebSocket) -> PyResult<bool> {
+        if self.unsent.has_failed() {
+            return Err(over(py));
+        }
+        let mut unsent = std::mem::take(&mut self.unsent);
+        let sent = unsent.continue_with(py, |part| self.send_part(py, socket, part));
+        self.unsent = unsent;
+        sent
+    }
+
+    /// Sends a part of that response, and ends it if that was the last one. Returns whether all of the part is sent.
+    pub(super) fn send_part(
         &mut self,
         py: Python<'_>,
         socket: &WebSocket,
-        bytes: &[u8],
-        at: &mut usize,
+        part: &mut Operation,
     ) -> PyResult<bool> {
+        let Operation::Send { data, at, ends } = part else { return Ok(true) };
         let Some(exchange) = &mut self.exchange else { return Err(over(py)) };
-        let written = socket.runtime().write(exchange, socket.number, bytes, at);
-        written.map_err(|failure| failed(py, &failure))
+        let data = data.get(py);
+        let bytes = data.as_bytes().unwrap_or_default();
+        let sent = socket.runtime().write(exchange, socket.number, bytes, at);
+        let sent = sent.map_err(|failure| failed(py, &failure))?;
+        if sent && *ends {
+            self.finish(py, socket, End::abnormal())?;
+        }
+        Ok(sent)
+    }
+
+    /// Fails the exchange, if that response cannot be completed and the task no longer does so.
+    pub(super) fn fail_if_returned(&mut self) {
+        if self.has_returned
+            && let Some(mut exchange) = self.exchange.take()
+        {
+            exchange.fail(Failure::new(FailureKind::GONE, "the client has disconnected"));
+        }
     }
 }
 
@@ -156,6 +186,9 @@ fn end_of(message: &Sent<'_, '_>) -> PyResult<End> {
     Ok(End { code: u16::try_from(code).unwrap_or(normal), reason })
 }
 
-fn failed(py: Python<'_>, failure: &worker_api::Failure) -> PyErrSet {
+fn failed(py: Python<'_>, failure: &Failure) -> PyErrSet {
+    if is_outside(failure) {
+        return over(py);
+    }
     PyErrSet::new(py, Exception::Runtime, &failure.to_string())
 }

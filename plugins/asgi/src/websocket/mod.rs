@@ -4,7 +4,7 @@
 //!     Connecting ──accept──▶ Open ──close──▶ Closing ──▶ Over      the peer's Close frame, its end, or CLOSE_SECONDS
 //!         │                    └──── the peer closes, or is gone ───▶ Over
 //!         ├──close──▶ Over            a response with status 403
-//!         └──response.start──▶ Denying ──response.body──▶ Over
+//!         └──response.start──▶ Denying ──response.body──▶ Denied ──sent──▶ Over
 //! ```
 
 mod connection;
@@ -20,6 +20,7 @@ use worker_api::{Exchange, Failure, FailureKind};
 use crate::head::Head;
 use crate::operation::{Operation, Step};
 use crate::request::{self, Request, RequestTypes};
+use crate::unsent::Unsent;
 use crate::waiters::Waiters;
 use connection::Connection;
 
@@ -34,6 +35,10 @@ struct State {
     /// The exchange, until the WebSocket is over.
     exchange: Option<Exchange>,
     phase: Phase,
+    /// What of a response in place of the handshake was begun and could not be sent at once.
+    unsent: Unsent,
+    /// Whether the application has returned from such a response, which is complete and a part of which is unsent.
+    has_returned: bool,
     /// The futures of tasks that wait for a message or for room.
     waiting: Waiters,
     /// How it ended: the content of `websocket.disconnect`.
@@ -45,6 +50,8 @@ enum Phase {
     Connecting { told: bool },
     /// After `websocket.http.response.start`. The head is sent with the body.
     Denying(Option<Head>),
+    /// After the last `websocket.http.response.body`.
+    Denied,
     /// After the handshake.
     Connected(Box<Connection>),
     /// No message can be sent any more.
@@ -64,6 +71,7 @@ impl Native for WebSocket {
 
     fn end(self, py: Python<'_>) {
         if let Some(mut state) = self.state.borrow(py) {
+            state.unsent.release(py);
             state.waiting.take().release(py);
             if let Phase::Connected(connection) = &mut state.phase {
                 connection.release(py);
@@ -81,6 +89,8 @@ impl Request for WebSocket {
         let state = State {
             exchange: Some(exchange),
             phase: Phase::Connecting { told: false },
+            unsent: Unsent::default(),
+            has_returned: false,
             waiting: Waiters::default(),
             end: None,
         };
@@ -117,18 +127,14 @@ impl Request for WebSocket {
         let mut state = self.state(py)?;
         match operation {
             Operation::Receive => state.receive(py, self),
-            Operation::Flush => state.flush(py, self),
-            Operation::Send { data, at, more } => {
-                let data = data.get(py);
-                if !state.write_denial(py, self, data.as_bytes().unwrap_or_default(), at)? {
-                    return Ok(Step::Wait);
+            Operation::Flush if matches!(state.phase, Phase::Connected(_)) => state.flush(py, self),
+            part => {
+                if state.send_unsent(py, self)? && state.send_part(py, self, part)? {
+                    return Ok(Step::Done);
                 }
-                if !*more {
-                    state.finish(py, self, End::abnormal())?;
-                }
-                Ok(Step::Done)
+                state.unsent.push(py, std::mem::replace(part, Operation::Flush))?;
+                Ok(Step::Wait)
             }
-            Operation::SendFile { .. } => Ok(Step::Done),
         }
     }
 
@@ -142,6 +148,12 @@ impl Request for WebSocket {
             connection.awaits_bytes = false;
         }
         state.pump(py, self)?;
+        state.unsent.wake();
+        if let Err(raised) = state.send_unsent(py, self) {
+            // Tasks that wait for it receive the error.
+            raised.clear(py);
+            state.fail_if_returned();
+        }
         let waiting = state.waiting.take();
         drop(state);
         waiting.resolve(py, self.runtime())
@@ -153,6 +165,7 @@ impl Request for WebSocket {
         let mut state = self.state(py)?;
         if !matches!(state.phase, Phase::Connected(_)) {
             state.end.get_or_insert_with(End::abnormal);
+            state.fail_if_returned();
         }
         let waiting = state.waiting.take();
         drop(state);
@@ -181,7 +194,11 @@ impl Request for WebSocket {
             state.close(py, self, End::of(code))?;
             return Ok(false);
         }
-        state.phase = Phase::Over;
+        if !state.unsent.is_empty() && matches!(state.phase, Phase::Denied) && state.end.is_none() {
+            state.has_returned = true;
+            return Ok(false);
+        }
+        let phase = std::mem::replace(&mut state.phase, Phase::Over);
         let Some(mut exchange) = state.exchange.take() else { return Ok(false) };
         let failure = match (exception, &state.end) {
             (_, Some(_)) => Failure::new(FailureKind::GONE, "the client has disconnected"),
@@ -193,9 +210,12 @@ impl Request for WebSocket {
                     PyErrSet::restore(exception),
                 )
             }
-            (None, None) => Failure::application(
-                "the application returned without accepting or closing the WebSocket",
-            ),
+            (None, None) => Failure::application(match phase {
+                Phase::Denying(None) | Phase::Denied => {
+                    "the application returned without completing its response to the handshake"
+                }
+                _ => "the application returned without accepting or closing the WebSocket",
+            }),
         };
         exchange.fail(failure);
         Ok(true)
