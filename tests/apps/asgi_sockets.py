@@ -120,6 +120,23 @@ async def deaf(scope, receive, send):
     await send({"type": "websocket.close", "code": 4000})
 
 
+async def stubborn(scope, receive, send):
+    """Neither receive nor send."""
+    await send({"type": "websocket.accept"})
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        say("stubborn task cancelled")
+        raise
+
+
+async def stubborn_receiver(scope, receive, send):
+    """Receive the disconnect, and go on."""
+    await send({"type": "websocket.accept"})
+    await receive()
+    await stubborn(scope, receive, lambda message: asyncio.sleep(0))
+
+
 async def floods(scope, receive, send):
     """Send more than any buffer holds, without receiving."""
     await send({"type": "websocket.accept"})

@@ -42,6 +42,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(a_websocket_that_is_over_is_freed).of_asgi(),
         behaviour!(a_close_behind_unread_messages_ends_the_connection).of_asgi(),
         behaviour!(a_lost_client_is_a_disconnect).of_asgi(),
+        behaviour!(the_task_of_a_lost_client_is_cancelled).of_asgi(),
         behaviour!(an_exception_closes_a_websocket).of_asgi(),
         behaviour!(a_message_that_is_too_big_closes_a_websocket).of_asgi(),
         behaviour!(text_must_be_utf_8).of_asgi(),
@@ -260,7 +261,7 @@ fn a_websocket_can_be_denied(cell: &Cell) {
     client.send(handshake("/denies_at_length", &good)).unwrap();
     server.log.line(&["gave up b"], SOON);
     let body = client.answer("GET").unwrap().body;
-    let parts: Vec<_> = body.chunk_by(|one, next| one == next).map(|run| run.len()).collect();
+    let parts: Vec<_> = body.chunk_by(|one, next| one == next).map(<[u8]>::len).collect();
     assert_eq!(parts, [LARGE, LARGE], "whole and in order");
     assert!(!server.log.text().contains("Traceback"));
     let mut client = server.connect();
@@ -310,13 +311,14 @@ fn close_codes_pass_in_both_directions(cell: &Cell) {
     assert!(!server.stop().log.contains("Traceback"));
 }
 
-/// Also if its task has ended before the connection.
+/// Also if its task has ended before the connection, and if it could take longer to end.
 fn a_websocket_that_is_over_is_freed(cell: &Cell) {
-    let server = serving(cell).start();
+    let server = serving(cell).flags("--asgi-disconnect-grace-period 60").start();
     for _ in 0..10 {
         let mut socket = open(&server, "/ends");
         assert_eq!(closed(&mut socket).0, 1000);
         drop(open(&server, "/ends"));
+        drop(open(&server, "/echo"));
     }
     let mut socket = open(&server, "/tasks");
     wait::until("only the task that counts", SOON, || {
@@ -350,6 +352,29 @@ fn a_lost_client_is_a_disconnect(cell: &Cell) {
     drop(socket);
     server.log.line(&["echo: websocket.disconnect 1006 ''"], SOON);
     server.until_workers("it is over", |workers| workers.iter().all(|w| w.busy == 0));
+    assert!(!server.stop().log.contains("Traceback"));
+}
+
+/// However the client ends the connection, and whether the task has received that or not.
+fn the_task_of_a_lost_client_is_cancelled(cell: &Cell) {
+    let flags = "--asgi-disconnect-grace-period 0.3 --websocket-ping-interval 0.2 --websocket-ping-timeout 0.2";
+    let server = serving(cell).flags(flags).start();
+    for path in ["/stubborn", "/stubborn_receiver"] {
+        let ends: [fn(Socket) -> Option<Socket>; 3] = [
+            |mut socket| {
+                socket.close(None).unwrap();
+                socket.flush().unwrap();
+                Some(socket)
+            },
+            |_left| None,
+            |silent| Some(silent),
+        ];
+        for end in ends {
+            let start = server.log.mark();
+            let _kept = end(open(&server, path));
+            server.log.line_after(start, &["stubborn task cancelled"], SOON);
+        }
+    }
     assert!(!server.stop().log.contains("Traceback"));
 }
 

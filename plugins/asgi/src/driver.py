@@ -215,8 +215,10 @@ class _Server:
         if is_late:
             # The log has its stack already.
             task.cancel()
-        elif self._grace is not None:
-            self._loop.call_later(self._grace, task.cancel)
+        elif self._grace is not None and not task.done():
+            timer = self._loop.call_later(self._grace, task.cancel)
+            # The timer would keep the task.
+            task.add_done_callback(lambda _: timer.cancel(), context=self._context)
 
     async def _end_tasks(self, until):
         """Wait for tasks that still run, such as background tasks after a response, and cancel them at `until`."""

@@ -85,6 +85,16 @@ struct Callbacks {
     stopped: GlobalRef,
 }
 
+impl Callbacks {
+    /// Handles in the task of a request, if it has not ended, that the client has disconnected or the deadline has passed.
+    fn gone(&self, py: Python<'_>, task: &Object<'_>, is_late: bool) -> PyResult<()> {
+        if task.is_none() {
+            return Ok(());
+        }
+        self.gone.get(py).call([task, &py.truth(is_late)?]).map(drop)
+    }
+}
+
 impl Native for Running {
     const NAME: &'static CStr = c"jimu.Engine";
     const METHODS: &'static [&'static [Method<Self>]] = &[&[
@@ -114,16 +124,17 @@ impl Running {
     fn wake_tasks(&self, py: Python<'_>, callbacks: &Callbacks) -> PyResult<()> {
         let runtime = self.runtime;
         for number in runtime.take_woken() {
-            if let Some((subject, request, _)) = self.open_request(py, number)? {
-                subject.wake(py, &request)?;
+            if let Some((subject, request, task)) = self.open_request(py, number)?
+                && subject.wake(py, &request)?
+            {
+                callbacks.gone(py, &task, false)?;
             }
         }
         for number in runtime.take_gone() {
-            let Some((subject, request, task)) = self.open_request(py, number)? else { continue };
-            if let Some(is_late) = subject.set_gone(py, &request)?
-                && !task.is_none()
+            if let Some((subject, request, task)) = self.open_request(py, number)?
+                && let Some(is_late) = subject.set_gone(py, &request)?
             {
-                callbacks.gone.get(py).call([&task, &py.truth(is_late)?])?;
+                callbacks.gone(py, &task, is_late)?;
             }
         }
         if runtime.interpreter.drain.has_begun() && self.drained_from_ns.get().is_none() {

@@ -32,7 +32,7 @@ pub(crate) trait Subject: Sync {
     fn future<'py>(&self, py: Python<'py>, request: &Object<'py>) -> PyResult<Object<'py>>;
 
     /// See [`Request::wake`](crate::request::Request::wake).
-    fn wake(&self, py: Python<'_>, request: &Object<'_>) -> PyResult<()>;
+    fn wake(&self, py: Python<'_>, request: &Object<'_>) -> PyResult<bool>;
 
     /// See [`Request::set_gone`](crate::request::Request::set_gone).
     fn set_gone(&self, py: Python<'_>, request: &Object<'_>) -> PyResult<Option<bool>>;

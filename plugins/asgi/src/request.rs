@@ -46,8 +46,9 @@ pub(crate) trait Request: Native {
     /// Creates a future that is resolved when an operation can be tried again.
     fn future<'py>(&self, py: Python<'py>) -> PyResult<Object<'py>>;
 
-    /// After a waker has fired: lets tasks try their operations again.
-    fn wake(&self, py: Python<'_>) -> PyResult<()>;
+    /// After a waker has fired: lets tasks try their operations again. Returns whether the client has ended the connection,
+    /// once: the task is cancelled if it does not end soon.
+    fn wake(&self, py: Python<'_>) -> PyResult<bool>;
 
     /// Records that the client has disconnected, or that the deadline has passed; returns whether it is the deadline.
     /// `None` if that does not concern the task.
@@ -137,6 +138,22 @@ impl<R: Request> RequestTypes<R> {
         Ok(())
     }
 
+    /// Does `work` between two steps of the task. If the request is over then and the task has ended, nothing refers to it
+    /// any more.
+    fn then_forget<T>(
+        &self,
+        py: Python<'_>,
+        request: &Object<'_>,
+        work: impl FnOnce(&R) -> PyResult<T>,
+    ) -> PyResult<T> {
+        let request = self.kind.value(request)?;
+        let result = work(request)?;
+        if is_over(py, request)? && self.runtime.has_task_ended(py, request.number())? {
+            self.runtime.forget(py, request.number())?;
+        }
+        Ok(result)
+    }
+
     fn pending<'py>(
         &'static self,
         request: &Object<'py>,
@@ -160,23 +177,16 @@ impl<R: Request> Subject for RequestTypes<R> {
         self.kind.value(request)?.future(py)
     }
 
-    fn wake(&self, py: Python<'_>, request: &Object<'_>) -> PyResult<()> {
-        let request = self.kind.value(request)?;
-        request.wake(py)?;
-        forget_if_over(py, request)
+    fn wake(&self, py: Python<'_>, request: &Object<'_>) -> PyResult<bool> {
+        self.then_forget(py, request, |request| request.wake(py))
     }
 
     fn set_gone(&self, py: Python<'_>, request: &Object<'_>) -> PyResult<Option<bool>> {
-        let request = self.kind.value(request)?;
-        let concerns_task = request.set_gone(py)?;
-        forget_if_over(py, request)?;
-        Ok(concerns_task)
+        self.then_forget(py, request, |request| request.set_gone(py))
     }
 
     fn drain(&self, py: Python<'_>, request: &Object<'_>) -> PyResult<()> {
-        let request = self.kind.value(request)?;
-        request.drain(py)?;
-        forget_if_over(py, request)
+        self.then_forget(py, request, |request| request.drain(py))
     }
 
     fn is_late(&self, py: Python<'_>, request: &Object<'_>) -> PyResult<bool> {
@@ -184,9 +194,7 @@ impl<R: Request> Subject for RequestTypes<R> {
     }
 
     fn tick(&self, py: Python<'_>, request: &Object<'_>, now_ns: u64) -> PyResult<()> {
-        let request = self.kind.value(request)?;
-        request.tick(py, now_ns)?;
-        forget_if_over(py, request)
+        self.then_forget(py, request, |request| request.tick(py, now_ns))
     }
 }
 
@@ -232,14 +240,13 @@ pub(crate) fn end<'py, R: Request>(
         request.runtime().interpreter.end_child(py, exception.as_ref().map(PyErrSet::restore));
     }
     let reported = request.end_task(py, exception.as_ref())?;
-    forget_if_over(py, request)?;
+    if is_over(py, request)? {
+        request.runtime().forget(py, request.number())?;
+    }
     py.truth(reported)
 }
 
-/// Drops the references that keep a request for its wakers, once it is over.
-fn forget_if_over<R: Request>(py: Python<'_>, request: &R) -> PyResult<()> {
-    if request.with_exchange(py, |_| ())?.is_some() {
-        return Ok(());
-    }
-    request.runtime().forget(py, request.number())
+/// Returns whether a request has ended for the client.
+fn is_over<R: Request>(py: Python<'_>, request: &R) -> PyResult<bool> {
+    Ok(request.with_exchange(py, |_| ())?.is_none())
 }

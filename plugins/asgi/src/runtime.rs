@@ -15,6 +15,7 @@ use crate::names::Names;
 use crate::operation::Subject;
 use crate::scope::Scopes;
 use crate::timers::Timers;
+use crate::waiters::is_done;
 
 /// Everything that is created once per process.
 pub(crate) struct AsgiRuntime {
@@ -156,6 +157,14 @@ impl AsgiRuntime {
         borrow(py, &self.open)
     }
 
+    /// Returns whether the task of a request has ended.
+    pub(crate) fn has_task_ended(&self, py: Python<'_>, number: u64) -> PyResult<bool> {
+        let open = self.open(py)?;
+        let Some(open) = open.get(&number) else { return Ok(true) };
+        let task = open.task.get(py);
+        Ok(task.is_none() || is_done(&task, self)?)
+    }
+
     /// Removes a request that is over.
     pub(crate) fn forget(&self, py: Python<'_>, number: u64) -> PyResult<()> {
         let open = self.open(py)?.remove(&number);
@@ -221,6 +230,11 @@ impl AsgiRuntime {
     /// Returns a waker for the disconnect of the client, or the deadline.
     pub(crate) fn gone_waker(&self, number: u64) -> Waker {
         waker(&self.gone, number)
+    }
+
+    /// Does what a waker does.
+    pub(crate) fn wake_in_next_turn(&self, number: u64) {
+        locked(&self.woken).push(number);
     }
 
     /// Takes the numbers of requests whose wakers have fired.

@@ -64,7 +64,8 @@ impl Waiters {
     }
 }
 
-fn is_done(future: &Object<'_>, runtime: &AsgiRuntime) -> PyResult<bool> {
+/// Returns whether a future or a task has ended.
+pub(crate) fn is_done(future: &Object<'_>, runtime: &AsgiRuntime) -> PyResult<bool> {
     let py = future.py();
     Ok(future.attr(&runtime.names.done.get(py))?.call([])?.is_true())
 }

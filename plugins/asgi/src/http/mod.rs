@@ -152,12 +152,13 @@ impl Request for Http {
         self.state(py)?.waiting.create(py, self.runtime())
     }
 
-    fn wake(&self, py: Python<'_>) -> PyResult<()> {
+    fn wake(&self, py: Python<'_>) -> PyResult<bool> {
         let mut state = self.state(py)?;
         state.wake(py, self);
         let waiting = state.waiting.take();
         drop(state);
-        waiting.resolve(py, self.runtime())
+        waiting.resolve(py, self.runtime())?;
+        Ok(false)
     }
 
     fn set_gone(&self, py: Python<'_>) -> PyResult<Option<bool>> {

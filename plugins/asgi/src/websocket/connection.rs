@@ -217,7 +217,7 @@ impl State {
             let Phase::Connected(connection) = &mut self.phase else { return Ok(()) };
             let Some(exchange) = &mut self.exchange else { return Ok(()) };
             if connection.write(exchange, socket).is_err() {
-                return self.finish(py, socket, End::abnormal());
+                return self.lose(py, socket, End::abnormal());
             }
             if connection.ended.is_some() || !connection.reads_on() {
                 // The client waits until the application has received what is here.
@@ -243,7 +243,7 @@ impl State {
                 }
                 Polled::Ready(0) | Polled::Failed(_) => {
                     drop(buffer);
-                    return self.finish(py, socket, End::abnormal());
+                    return self.lose(py, socket, End::abnormal());
                 }
                 Polled::Ready(n) => {
                     has_read = true;
@@ -266,7 +266,7 @@ impl State {
             Ok(true) => Ok(Step::Done),
             Ok(false) => Ok(Step::Wait),
             Err(_) => {
-                self.finish(py, socket, End::abnormal())?;
+                self.lose(py, socket, End::abnormal())?;
                 Err(over(py))
             }
         }
@@ -294,6 +294,15 @@ impl State {
         {
             // Should it not fit into the socket's buffer, the client does not learn the code.
             let _ = connection.write(exchange, socket);
+        }
+        self.lose(py, socket, end)
+    }
+
+    /// The client has ended the connection.
+    fn lose(&mut self, py: Python<'_>, socket: &WebSocket, end: End) -> PyResult<()> {
+        if self.end.is_none() {
+            self.is_lost = true;
+            socket.runtime().wake_in_next_turn(socket.number);
         }
         self.finish(py, socket, end)
     }
@@ -342,7 +351,7 @@ impl State {
         let Phase::Connected(connection) = &mut self.phase else { return Ok(()) };
         connection.due_ns = None;
         if connection.close_by_ns.is_some_and(|by| by <= now) {
-            return self.finish(py, socket, End::abnormal());
+            return self.lose(py, socket, End::abnormal());
         }
         let Some(interval) = settings.ping_interval_ns else { return Ok(()) };
         let silent = now.saturating_sub(connection.heard_ns);
@@ -352,7 +361,7 @@ impl State {
         }
         if connection.keepalive.is_outstanding() {
             if settings.ping_timeout_ns.is_some_and(|limit| silent >= interval + limit) {
-                return self.finish(py, socket, End::abnormal());
+                return self.lose(py, socket, End::abnormal());
             }
         } else if silent >= interval && connection.close_by_ns.is_none() {
             let Connection { codec, keepalive, out, .. } = &mut **connection;

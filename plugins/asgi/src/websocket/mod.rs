@@ -43,6 +43,8 @@ struct State {
     waiting: Waiters,
     /// How it ended: the content of `websocket.disconnect`.
     end: Option<End>,
+    /// Whether the client has ended it, until [`Request::wake`] has returned that.
+    is_lost: bool,
 }
 
 enum Phase {
@@ -93,6 +95,7 @@ impl Request for WebSocket {
             has_returned: false,
             waiting: Waiters::default(),
             end: None,
+            is_lost: false,
         };
         Self { types, number, state: Cell::new(state) }
     }
@@ -142,7 +145,7 @@ impl Request for WebSocket {
         self.state(py)?.waiting.create(py, self.runtime())
     }
 
-    fn wake(&self, py: Python<'_>) -> PyResult<()> {
+    fn wake(&self, py: Python<'_>) -> PyResult<bool> {
         let mut state = self.state(py)?;
         if let Phase::Connected(connection) = &mut state.phase {
             connection.awaits_bytes = false;
@@ -154,12 +157,15 @@ impl Request for WebSocket {
             raised.clear(py);
             state.fail_if_returned();
         }
+        let is_lost = std::mem::take(&mut state.is_lost);
         let waiting = state.waiting.take();
         drop(state);
-        waiting.resolve(py, self.runtime())
+        waiting.resolve(py, self.runtime())?;
+        Ok(is_lost)
     }
 
     fn set_gone(&self, py: Python<'_>) -> PyResult<Option<bool>> {
+        let was_open = self.state(py)?.exchange.is_some();
         // What it has sent before is still received.
         self.wake(py)?;
         let mut state = self.state(py)?;
@@ -170,7 +176,7 @@ impl Request for WebSocket {
         let waiting = state.waiting.take();
         drop(state);
         waiting.resolve(py, self.runtime())?;
-        Ok(Some(false))
+        Ok(was_open.then_some(false))
     }
 
     fn drain(&self, py: Python<'_>) -> PyResult<()> {
