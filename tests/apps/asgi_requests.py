@@ -1,6 +1,7 @@
 """An ASGI application, each route of which uses a part of the HTTP protocol. What it sees is printed to standard error."""
 
 import asyncio
+import collections
 import contextvars
 import json
 import os
@@ -123,6 +124,23 @@ async def wrong_order(scope, receive, send):
 async def wrong_type(scope, receive, send):
     await start(send)
     await part(send, "text")
+
+
+class Mapping(collections.UserDict):
+    """A message that is no dict."""
+
+
+async def mappings(scope, receive, send):
+    await send(Mapping(type="http.response.start", status=200, headers=[]))
+    await send(Mapping(type="http.response.body", body=b"mapped"))
+
+
+async def no_mapping(scope, receive, send):
+    await send("http.response.start")
+
+
+async def no_status(scope, receive, send):
+    await send({"type": "http.response.start"})
 
 
 async def no_response(scope, receive, send):

@@ -242,12 +242,15 @@ fn a_task_is_cancelled_after_the_grace_period(cell: &Cell) {
 
 fn violations_of_the_protocol_are_named(cell: &Cell) {
     let server = serving(cell).start();
+    assert_eq!(server.get("/mappings").text(), "mapped", "any mapping will do");
     for (target, words) in [
         (
             "/wrong_order",
             "unexpected ASGI message \"http.response.body\": expected http.response.start",
         ),
         ("/wrong_type", "the body of a message must be bytes, not str"),
+        ("/no_mapping", "a message must be a dict, not str"),
+        ("/no_status", "the message has no status"),
         ("/no_response", "the application returned without starting a response"),
     ] {
         assert_eq!(server.get(target).status, 500, "{target}");

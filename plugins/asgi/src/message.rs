@@ -1,6 +1,6 @@
 //! The parts of a message that the application sends.
 
-use python::{Exception, GlobalRef, Object, PyErrSet, PyResult, Python, required};
+use python::{Exception, GlobalRef, Object, PyErrSet, PyResult, Python};
 
 use crate::head::Head;
 use crate::names::Names;
@@ -26,10 +26,17 @@ impl<'py> Sent<'_, 'py> {
         Ok(self.item(name)?.filter(|item| !item.is_none()))
     }
 
+    /// Returns an item that must not be missing.
+    pub(crate) fn required(&self, name: &GlobalRef) -> PyResult<Object<'py>> {
+        self.item(name)?.ok_or_else(|| {
+            let name = name.get(self.py()).to_text();
+            PyErrSet::new(self.py(), Exception::Value, &format!("the message has no {name}"))
+        })
+    }
+
     /// Returns the type.
     pub(crate) fn kind(&self) -> PyResult<Object<'py>> {
-        self.item(&self.names.kind)?
-            .ok_or_else(|| PyErrSet::new(self.py(), Exception::Value, "the message has no type"))
+        self.required(&self.names.kind)
     }
 
     /// Returns whether an item is true.
@@ -39,8 +46,7 @@ impl<'py> Sent<'_, 'py> {
 
     /// Returns `status` and `headers`.
     pub(crate) fn head(&self) -> PyResult<Head> {
-        let status = self.item(&self.names.status)?;
-        let status = required(self.py(), status, "status")?.as_number()?;
+        let status = self.required(&self.names.status)?.as_number()?;
         let headers = self.item(&self.names.headers)?;
         // The exchange refuses the status 0.
         Head::new(u16::try_from(status).unwrap_or_default(), headers.as_ref())
@@ -54,6 +60,18 @@ impl<'py> Sent<'_, 'py> {
         };
         Ok((data, self.flag(&self.names.more_body)?))
     }
+}
+
+/// Returns a message as a dict: a copy if it is of another type, such as a mapping of the application's.
+pub(crate) fn to_dict<'py>(py: Python<'py>, message: Object<'py>) -> PyResult<Object<'py>> {
+    if message.is_exact_dict() {
+        return Ok(message);
+    }
+    py.import("builtins")?.attr_named("dict")?.call([&message]).map_err(|raised| {
+        raised.clear(py);
+        let message = format!("a message must be a dict, not {}", message.type_name());
+        PyErrSet::new(py, Exception::Type, &message)
+    })
 }
 
 /// Returns the `bytes` of an object with a buffer.

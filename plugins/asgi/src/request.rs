@@ -8,6 +8,7 @@ use python::{
 use worker_api::{Exchange, fork};
 
 use crate::awaitable::Pending;
+use crate::message::to_dict;
 use crate::operation::{Operation, Step, Subject};
 use crate::runtime::{AsgiRuntime, Open};
 
@@ -215,7 +216,7 @@ pub(crate) fn send<'py, R: Request>(
     arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
     let [message] = arguments.take(["message"])?;
-    let message = required(py, message, "message")?;
+    let message = to_dict(py, required(py, message, "message")?)?;
     let completed = || request.runtime().completed.get(py).clone();
     let Some(mut operation) = request.begin(py, &message)? else { return Ok(completed()) };
     match request.step(py, &mut operation) {

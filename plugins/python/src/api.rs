@@ -135,6 +135,7 @@ api! {
         PyList_Type
         PyTuple_Type
         PyType_Type
+        PyDict_Type
         PyUnicode_Type
     }
     exceptions {

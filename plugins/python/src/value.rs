@@ -202,6 +202,12 @@ impl<'py> Object<'py> {
         self.type_ptr().cast() == self.py().api().PyType_Type
     }
 
+    /// Returns whether its type is exactly `dict`.
+    #[inline]
+    pub fn is_exact_dict(&self) -> bool {
+        self.type_ptr().cast() == self.py().api().PyDict_Type
+    }
+
     /// Returns whether its type is exactly `kind`.
     pub fn is_exactly(&self, kind: &Object<'_>) -> bool {
         self.type_ptr().cast() == kind.as_ptr()

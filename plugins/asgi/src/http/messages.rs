@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use python::{Exception, GlobalRef, Object, PyErrSet, PyResult, Python, required};
+use python::{Exception, GlobalRef, Object, PyErrSet, PyResult, Python};
 use worker_api::Header;
 
 use super::state::gone;
@@ -40,8 +40,7 @@ pub(super) fn begin<'py>(
             Ok(Some(Operation::Send { data: data.store(), at: 0, ends }))
         }
         ("http.response.pathsend", Response::FirstBody { .. }) => {
-            let path = message.item(&names.path)?;
-            let file = open_file(py, required(py, path, "path")?.as_str()?)?;
+            let file = open_file(py, message.required(&names.path)?.as_str()?)?;
             let left = file.metadata().map_or(0, |facts| facts.len());
             let ends = state.begin_body(py, http, left as usize, false)?;
             let file = Span { file: Source::File(file), offset: 0, left };
@@ -78,7 +77,7 @@ fn open_file(py: Python<'_>, path: &str) -> PyResult<File> {
 /// Reads `file`, `offset` and `count` of a message: a part of a file that the application has opened.
 fn zero_copy_span(py: Python<'_>, message: &Sent<'_, '_>) -> PyResult<Span> {
     let names = message.names;
-    let file = required(py, message.item(&names.file)?, "file")?;
+    let file = message.required(&names.file)?;
     let number = |name: &GlobalRef| -> PyResult<Option<u64>> {
         message.optional(name)?.map(|value| value.as_number().map(|n| n.max(0) as u64)).transpose()
     };
@@ -128,7 +127,7 @@ impl State {
 
     /// Sends 103 with the links of a message (RFC 8297).
     fn early_hint(&mut self, py: Python<'_>, message: &Sent<'_, '_>) -> PyResult<()> {
-        let links = required(py, message.item(&message.names.links)?, "links")?.to_list()?;
+        let links = message.required(&message.names.links)?.to_list()?;
         let mut values = Vec::new();
         for place in 0..links.list_len() {
             let link = links.list_item(place)?;

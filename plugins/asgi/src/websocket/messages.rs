@@ -3,7 +3,7 @@
 use jimu_websocket::{CloseCode, Message, Settings};
 use python::clock::now_ns;
 use python::fault::is_outside;
-use python::{Exception, Object, PyErrSet, PyResult, Python, required};
+use python::{Exception, Object, PyErrSet, PyResult, Python};
 use worker_api::{Failure, FailureKind, Header};
 
 use super::connection::Connection;
@@ -82,7 +82,7 @@ impl State {
         let sent = if let Some(text) = message.optional(&message.names.text)? {
             connection.encode(Message::text(text.as_str()?), runtime)
         } else {
-            let bytes = to_bytes(&required(py, message.item(&message.names.bytes)?, "bytes")?)?;
+            let bytes = to_bytes(&message.required(&message.names.bytes)?)?;
             connection.encode(Message::binary(bytes.as_bytes().unwrap_or_default()), runtime)
         };
         if sent { Ok(()) } else { Err(over(py)) }
