@@ -1,6 +1,7 @@
 """Counts the requests of each context and of each thread, in context variables and thread-locals."""
 
 import contextvars
+import gc
 import threading
 import time
 
@@ -39,8 +40,19 @@ def in_both():
 PATHS = {"/context": in_context, "/count": in_both, "/none": lambda: (0, 0)}
 
 
+def greenlets():
+    """Return the number of greenlets."""
+    from greenlet import greenlet
+
+    return sum(isinstance(one, greenlet) for one in gc.get_objects())
+
+
 def application(environ, start_response):
     path = environ["PATH_INFO"]
-    body = str(alive) if path == "/alive" else "%d %d" % PATHS[path]()
+    if path == "/greenlets":
+        body = str(greenlets())
+    else:
+        body = str(alive) if path == "/alive" else "%d %d" % PATHS[path]()
     start_response("200 OK", [("Content-Length", str(len(body)))])
-    return [body.encode()]
+    # In the forms of Flask, which is an iterator, and of a list.
+    return iter([body.encode()]) if path == "/none" else [body.encode()]

@@ -33,6 +33,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(what_ends_its_process_costs_one_worker).of_python().within(90),
         behaviour!(odd_applications_are_served).of_python(),
         behaviour!(locals_are_a_connections_own).of_python().needs(Need::Loops),
+        behaviour!(an_idle_connection_has_no_greenlet).of_python().needs(Need::Loops),
         behaviour!(a_read_that_is_given_up_loses_nothing).of_python().needs(Need::Loops),
         behaviour!(a_write_that_is_given_up_cuts_its_response).of_python().needs(Need::Loops),
         behaviour!(a_body_is_closed_once_when_its_reader_leaves).of_python(),
@@ -242,6 +243,19 @@ fn locals_are_a_connections_own(cell: &Cell) {
         // eventlet's local holds the value it returned last.
         if ["0", "1"].contains(&alive.as_str()) { Ok(()) } else { Err(alive) }
     });
+}
+
+/// What the server itself does in a greenlet must not create locals: the greenlet would belong to one connection.
+fn an_idle_connection_has_no_greenlet(cell: &Cell) {
+    let server = Setup::new(cell).app("local:application").start();
+    let greenlets = || server.get("/greenlets").text().parse::<usize>().unwrap();
+    let before = greenlets();
+    let mut clients: Vec<_> = (0..20).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        assert_eq!(client.get("/none").unwrap().text(), "0 0");
+    }
+    let grown = greenlets() - before;
+    assert!(grown <= 2, "{grown} more greenlets for 20 connections");
 }
 
 /// What was read before a greenlet's time-out is returned by later calls, whatever they ask for.

@@ -1,6 +1,7 @@
 """The eventlet loop: the hub of the eventlet package, after monkey_patch(os=False)."""
 
 import os
+import sys
 
 _OLDEST = (0, 9, 7)
 #: Maximum number of turns of the engine for one turn of the hub, which is Python code and costs more than a request.
@@ -75,8 +76,6 @@ def after_fork():
 
 
 def _leave_hub():
-    import sys
-
     import eventlet.hubs
 
     chosen = eventlet.hubs._threadlocal
@@ -162,10 +161,13 @@ def to_hub():
 
 
 def already_handled(result):
-    import eventlet.wsgi
+    import greenlet
 
-    local = getattr(eventlet.wsgi, "WSGI_LOCAL", None)
-    if getattr(local, "already_handled", False):
-        local.already_handled = False
-        return True
-    return result is getattr(eventlet.wsgi, "ALREADY_HANDLED", already_handled)
+    wsgi = sys.modules.get("eventlet.wsgi")
+    local = getattr(wsgi, "WSGI_LOCAL", None)
+    if local is not None:
+        # To read an attribute would create locals, and a greenlet that has some serves only one connection.
+        values = object.__getattribute__(local, "_local__greens").get(greenlet.getcurrent())
+        if values and values.pop("already_handled", False):
+            return True
+    return result is getattr(wsgi, "ALREADY_HANDLED", already_handled)
