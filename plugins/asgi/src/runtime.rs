@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use jimu_websocket::handshake::DeflatePolicy;
 use python::clock::now_ns;
-use python::{Cell, Exception, GlobalRef, Interpreter, NativeType, PyErrSet, PyResult, Python};
+use python::{
+    Cell, Exception, GlobalRef, Interpreter, NativeType, Object, PyErrSet, PyResult, Python,
+};
 use worker_api::{Exchange, Host, Step, Waker};
 
 use crate::awaitable::{Completed, Pending};
@@ -15,7 +17,6 @@ use crate::names::Names;
 use crate::operation::Subject;
 use crate::scope::Scopes;
 use crate::timers::Timers;
-use crate::waiters::is_done;
 
 /// Everything that is created once per process.
 pub(crate) struct AsgiRuntime {
@@ -162,7 +163,12 @@ impl AsgiRuntime {
         let open = self.open(py)?;
         let Some(open) = open.get(&number) else { return Ok(true) };
         let task = open.task.get(py);
-        Ok(task.is_none() || is_done(&task, self)?)
+        Ok(task.is_none() || self.is_done(&task)?)
+    }
+
+    /// Returns whether a future or a task has ended.
+    pub(crate) fn is_done(&self, future: &Object<'_>) -> PyResult<bool> {
+        Ok(future.attr(&self.names.done.get(future.py()))?.call([])?.is_true())
     }
 
     /// Removes a request that is over.
@@ -232,7 +238,7 @@ impl AsgiRuntime {
         waker(&self.gone, number)
     }
 
-    /// Does what a waker does.
+    /// Does what a waker does, except that it does not cause a turn: there is one each second.
     pub(crate) fn wake_in_next_turn(&self, number: u64) {
         locked(&self.woken).push(number);
     }

@@ -18,7 +18,7 @@ pub(crate) struct Unsent {
 }
 
 impl Unsent {
-    /// Returns whether there is nothing that waits.
+    /// Returns whether nothing waits.
     pub(crate) fn is_empty(&self) -> bool {
         self.operations.is_empty()
     }
@@ -28,12 +28,14 @@ impl Unsent {
         self.has_failed
     }
 
-    /// Adds an operation that has to wait.
+    /// Adds an operation that has to wait, unless it only waits for those before it.
     pub(crate) fn push(&mut self, py: Python<'_>, mut operation: Operation) -> PyResult<()> {
-        if let Operation::SendFile { file, .. } = &mut operation {
-            file.file.own().map_err(|error| {
+        match &mut operation {
+            Operation::Receive | Operation::Flush => return Ok(()),
+            Operation::Send { .. } | Operation::SendTrailers(_) => {}
+            Operation::SendFile { file, .. } => file.file.own().map_err(|error| {
                 PyErrSet::new(py, Exception::Os, &format!("cannot keep the file open: {error}"))
-            })?;
+            })?,
         }
         self.awaits_room = true;
         self.operations.push_back(operation);

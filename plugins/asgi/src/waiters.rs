@@ -32,7 +32,7 @@ impl Waiters {
         let mut kept = Vec::new();
         for future in self.0.drain(..) {
             let future = future.take(py);
-            if !is_done(&future, runtime)? {
+            if !runtime.is_done(&future)? {
                 kept.push(future.store());
             }
         }
@@ -49,7 +49,7 @@ impl Waiters {
     pub(crate) fn resolve(self, py: Python<'_>, runtime: &AsgiRuntime) -> PyResult<()> {
         for future in self.0 {
             let future = future.take(py);
-            if !is_done(&future, runtime)? {
+            if !runtime.is_done(&future)? {
                 future.attr(&runtime.names.set_result.get(py))?.call([&py.none()])?;
             }
         }
@@ -62,12 +62,6 @@ impl Waiters {
             drop(future.take(py));
         }
     }
-}
-
-/// Returns whether a future or a task has ended.
-pub(crate) fn is_done(future: &Object<'_>, runtime: &AsgiRuntime) -> PyResult<bool> {
-    let py = future.py();
-    Ok(future.attr(&runtime.names.done.get(py))?.call([])?.is_true())
 }
 
 /// Number of futures of a request from which on those of cancelled operations are dropped.
