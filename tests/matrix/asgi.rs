@@ -43,7 +43,9 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
 
 const SOON: Duration = Duration::from_secs(10);
 /// Length of the large parts in `asgi_requests.py`.
-const LARGE: usize = 16 << 20;
+pub(crate) const LARGE: usize = 16 << 20;
+/// What the worker's buffer may keep of a response until the next write: 64 KiB, and one write of 128 KiB.
+const BUFFERED: usize = 192 << 10;
 
 fn serving(cell: &Cell) -> Setup {
     Setup::new(cell).app("asgi_requests:application")
@@ -185,12 +187,12 @@ fn what_was_given_up_is_sent_at_once(cell: &Cell) {
     let server = serving(cell).start();
     let mut client = unread(&server, "/given_up_while_idle", "given up");
     let mut arrived = 0;
-    while arrived < LARGE {
+    while arrived < LARGE - BUFFERED {
         arrived += client.fill().unwrap();
     }
     server.get("/release");
     assert_eq!(runs(&client.answer("GET").unwrap().body), [(b'a', LARGE), (b'b', 1)]);
-    // There is nothing that a client that leaves would keep.
+    // A client that leaves before it has read all of the response is no longer served.
     drop(unread(&server, "/given_up_at_end", "given up"));
     server.until_workers("no request", |all| all.iter().all(|one| one.in_flight.is_empty()));
     assert!(!server.stop().log.contains("Traceback"));
@@ -206,7 +208,7 @@ fn unread(server: &Server, path: &str, line: &str) -> Connection {
 }
 
 /// Returns each byte and how often it follows in a row.
-fn runs(body: &[u8]) -> Vec<(u8, usize)> {
+pub(crate) fn runs(body: &[u8]) -> Vec<(u8, usize)> {
     body.chunk_by(|one, next| one == next).map(|run| (run[0], run.len())).collect()
 }
 

@@ -27,6 +27,8 @@ use tungstenite::{
     protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode},
 };
 
+use crate::asgi::{LARGE, runs};
+
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
         behaviour!(websocket_messages_are_echoed).of_asgi(),
@@ -157,9 +159,6 @@ fn handshake(path: &str, fields: &str) -> String {
     )
 }
 
-/// Length of a part of the application `asgi_sockets`.
-const LARGE: usize = 16 << 20;
-
 const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 const VERSION: &str = "Sec-WebSocket-Version: 13\r\n";
 
@@ -261,8 +260,7 @@ fn a_websocket_can_be_denied(cell: &Cell) {
     client.send(handshake("/denies_at_length", &good)).unwrap();
     server.log.line(&["gave up b"], SOON);
     let body = client.answer("GET").unwrap().body;
-    let parts: Vec<_> = body.chunk_by(|one, next| one == next).map(<[u8]>::len).collect();
-    assert_eq!(parts, [LARGE, LARGE], "whole and in order");
+    assert_eq!(runs(&body), [(b'a', LARGE), (b'b', LARGE)], "whole and in order");
     assert!(!server.log.text().contains("Traceback"));
     let mut client = server.connect();
     client.send(handshake("/denies_in_part", &good)).unwrap();

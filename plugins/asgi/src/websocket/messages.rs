@@ -141,6 +141,9 @@ impl State {
         if self.unsent.has_failed() {
             return Err(over(py));
         }
+        if self.unsent.is_empty() {
+            return Ok(true);
+        }
         let mut unsent = std::mem::take(&mut self.unsent);
         let sent = unsent.continue_with(py, |part| self.send_part(py, socket, part));
         self.unsent = unsent;
